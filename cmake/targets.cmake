@@ -1,0 +1,22 @@
+# spear_library(NAME SOURCES a.cpp ... DEPS spear_base ... PRIVATE_DEPS fmt::fmt ...)
+# One static library a folder; headers are included as "spear/<folder>/x.h".
+function(spear_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_include_directories(${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
+  target_link_libraries(${name} PUBLIC ${ARG_DEPS} PRIVATE spear_warnings ${ARG_PRIVATE_DEPS})
+endfunction()
+
+# spear_test(NAME SOURCES a_test.cpp ... DEPS spear_formats ... [LABEL unit|slow|gpu])
+# One executable a folder of tests; every TEST becomes a ctest entry with the label.
+function(spear_test name)
+  cmake_parse_arguments(ARG "" "LABEL" "SOURCES;DEPS" ${ARGN})
+  if(NOT ARG_LABEL)
+    set(ARG_LABEL unit)
+  endif()
+  add_executable(${name} ${ARG_SOURCES})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS} spear_warnings GTest::gtest_main)
+  target_compile_definitions(${name} PRIVATE SPEAR_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES LABELS ${ARG_LABEL} TIMEOUT 600)
+endfunction()

@@ -1,0 +1,34 @@
+// Digests: SHA-256 for identity (downloads, models, token ids), XXH3 for the checksums of sections.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "spear/base/error.h"
+
+namespace spear {
+
+class Sha256 {
+ public:
+  Sha256();
+  ~Sha256();
+  Sha256(const Sha256&) = delete;
+  Sha256& operator=(const Sha256&) = delete;
+  void update(std::span<const std::byte> bytes);
+  [[nodiscard]] std::string hex();  // 64 lower-case digits; ends the digest
+
+ private:
+  struct Context;
+  std::unique_ptr<Context> context_;
+};
+
+std::string sha256_hex(std::span<const std::byte> bytes);
+Result<std::string> sha256_of_file(const std::filesystem::path& path);
+uint64_t xxh3(std::span<const std::byte> bytes);
+
+}  // namespace spear

@@ -1,0 +1,18 @@
+// JSON behind one header. parse_json() is for hostile text: it bounds the depth, refuses duplicate keys, and
+// returns an error that names the source and the byte. Include json_fwd where only the name is needed.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "spear/base/error.h"
+
+namespace spear {
+
+using Json = nlohmann::ordered_json;
+
+// `source` is named in errors ("config.json"). Depth at most `max_depth`.
+Result<Json> parse_json(std::string_view text, std::string_view source, int max_depth = 64);
+
+}  // namespace spear
