@@ -1,0 +1,83 @@
+// The forward pass of a Llama-family decoder over any backend, full precision or quantized. Prefill, decode and batches
+// are one call: rows of several sequences, each with its place in a paged KV cache. One thread at a time.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "spear/backend/backend.h"
+#include "spear/model/config.h"
+#include "spear/model/dense_model.h"
+#include "spear/model/kv_cache.h"
+#include "spear/model/quantized_model.h"
+
+namespace spear {
+
+// Which rows of a batch belong to which sequence. Tokens of a sequence are consecutive rows.
+struct Batch {
+  std::span<const int32_t> tokens;                 // [m]
+  std::span<const AttentionSequence> sequences;    // cover all rows, in order; pages as KvCache gave them
+};
+
+// Sees the input of every linear while the decoder runs: x is [m, k] of the site, on the backend.
+using InputTap = std::function<void(int32_t layer, InputSite site, const float* x, int64_t m, int64_t k)>;
+
+// A linear as the decoder runs it. Replaceable one by one (diagnosis quantizes a module alone).
+using LinearPointer = std::shared_ptr<const PreparedLinear>;
+
+struct DecoderLayer {
+  DeviceBuffer input_norm, post_attention_norm, q_norm, k_norm;  // F32, empty: ones / absent
+  std::array<LinearPointer, kModulesPerLayer> linears;
+};
+
+class Decoder {
+ public:
+  // `model` must outlive the decoder.
+  Decoder(Backend& backend, const DenseModel& model, Compute compute);
+  Decoder(Backend& backend, const QuantizedModel& model, Compute compute);
+
+  [[nodiscard]] const ModelConfig& config() const { return config_; }
+  [[nodiscard]] Backend& backend() const { return *backend_; }
+
+  // Everything: hidden[m, hidden_size] after the final norm, on the backend. Appends to the cache.
+  void forward(const Batch& batch, KvCache& cache, float* hidden);
+  // logits[rows, vocab] of hidden[rows, hidden_size].
+  void logits(const float* hidden, int64_t rows, float* logits);
+
+  // The steps of forward(), for callers that restart at a layer: x is the residual stream [m, hidden_size].
+  void embed(std::span<const int32_t> tokens, float* x);
+  void run_layer(int32_t layer, const Batch& batch, KvCache& cache, float* x);
+  void finish(const float* x, int64_t m, float* hidden);
+
+  void set_tap(InputTap tap) { tap_ = std::move(tap); }
+  // Puts another linear in a module's place and returns the one that stood there.
+  LinearPointer exchange(const ModuleId& id, LinearPointer linear);
+
+ private:
+  struct Workspace;
+  void prepare_common(const std::vector<float>& final_norm);
+  float* scratch(int slot, int64_t floats);
+  const int32_t* positions_of(const Batch& batch);
+
+  Backend* backend_;
+  ModelConfig config_;
+  std::vector<DecoderLayer> layers_;
+  LinearPointer embedding_;
+  LinearPointer head_;
+  DeviceBuffer final_norm_;
+  DeviceBuffer inverse_frequencies_;
+  struct DeviceRotation {
+    DeviceBuffer signs_in, factor, signs_out;
+    RotationView view;
+  };
+  std::unique_ptr<DeviceRotation> rotation_;
+  std::vector<DeviceBuffer> scratch_;
+  std::vector<std::vector<float>> host_biases_;  // F32 copies that prepared linears point to
+  InputTap tap_;
+};
+
+}  // namespace spear
