@@ -8,15 +8,14 @@ function(spear_library name)
 endfunction()
 
 # spear_test(NAME SOURCES a_test.cpp ... DEPS spear_formats ... [LABEL unit|slow|gpu])
-# One executable a folder of tests; every TEST becomes a ctest entry with the label.
+# One executable a folder of tests; every TEST becomes a ctest entry with the label. tests/support is linked.
 function(spear_test name)
   cmake_parse_arguments(ARG "" "LABEL" "SOURCES;DEPS" ${ARGN})
   if(NOT ARG_LABEL)
     set(ARG_LABEL unit)
   endif()
   add_executable(${name} ${ARG_SOURCES})
-  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
-  target_link_libraries(${name} PRIVATE ${ARG_DEPS} spear_warnings GTest::gtest_main)
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS} spear_test_support spear_warnings GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE SPEAR_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES LABELS ${ARG_LABEL} TIMEOUT 600)
+  gtest_discover_tests(${name} NO_PRETTY_VALUES DISCOVERY_TIMEOUT 60 PROPERTIES LABELS ${ARG_LABEL} TIMEOUT 600)
 endfunction()
