@@ -13,7 +13,7 @@ namespace spear {
 
 enum class ZeroKind : uint8_t {
   kNone,   // symmetric: the zero point is 2^(bits-1) for every group and not stored
-  kU4,     // integer zero points, two a byte (low nibble first), rows padded to a byte
+  kU4,     // integer zero points 0..15, two a byte (low nibble first): entry i of the flat [n · k / group] at byte i / 2
   kU8,     // real zero points in steps of 1/16: value = byte / 16; 8-bit weights use kF16
   kF16,    // real zero points
 };
@@ -35,16 +35,15 @@ struct QuantizedView {
   }
   [[nodiscard]] size_t zero_bytes() const {
     if (bits == 16) return 0;
-    const auto per_row = static_cast<size_t>(groups());
     switch (zero_kind) {
       case ZeroKind::kNone:
         return 0;
       case ZeroKind::kU4:
-        return static_cast<size_t>(n) * ((per_row + 1) / 2);
+        return (scale_count() + 1) / 2;
       case ZeroKind::kU8:
-        return static_cast<size_t>(n) * per_row;
+        return scale_count();
       case ZeroKind::kF16:
-        return static_cast<size_t>(n) * per_row * 2;
+        return scale_count() * 2;
     }
     return 0;
   }
