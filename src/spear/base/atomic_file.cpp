@@ -1,14 +1,14 @@
 #include "spear/base/atomic_file.h"
 
-#include <fcntl.h>
-#include <fmt/format.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <string>
 #include <utility>
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
 
 #include "spear/base/check.h"
 
@@ -16,7 +16,8 @@ namespace spear {
 namespace {
 
 [[noreturn]] void throw_io(const std::filesystem::path& path, const char* what) {
-  throw Failure(ErrorCode::kIo, fmt::format("{}: {}: {}", path.string(), what, std::strerror(errno)));
+  throw Failure(ErrorCode::kIo,
+                fmt::format("{}: {}: {}", path.string(), what, std::strerror(errno)));
 }
 
 void write_all(int fd, std::span<const std::byte> bytes, off_t offset,
@@ -33,10 +34,13 @@ void write_all(int fd, std::span<const std::byte> bytes, off_t offset,
 }  // namespace
 
 AtomicFile::AtomicFile(std::filesystem::path target) : target_(std::move(target)) {
-  temporary_ = target_;
-  temporary_ += fmt::format(".tmp{}", ::getpid());
-  fd_ = ::open(temporary_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd_ < 0) throw_io(temporary_, "cannot create");
+  // A name of its own, whatever another writer of this target or a killed run left behind.
+  for (int attempt = 0; fd_ < 0; ++attempt) {
+    temporary_ = target_;
+    temporary_ += fmt::format(".tmp{}-{}", ::getpid(), attempt);
+    fd_ = ::open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (fd_ < 0 && errno != EEXIST) throw_io(target_, "cannot create a file beside it");
+  }
 }
 
 AtomicFile::~AtomicFile() {
@@ -58,7 +62,8 @@ void AtomicFile::write_at(size_t offset, std::span<const std::byte> bytes) {
 void AtomicFile::commit() {
   expects(fd_ >= 0);
   if (::fsync(fd_) != 0) throw_io(temporary_, "cannot flush to disk");
-  if (::rename(temporary_.c_str(), target_.c_str()) != 0) throw_io(target_, "cannot rename into place");
+  if (::rename(temporary_.c_str(), target_.c_str()) != 0)
+    throw_io(target_, "cannot rename into place");
   ::close(std::exchange(fd_, -1));
   const std::filesystem::path folder = target_.has_parent_path() ? target_.parent_path() : ".";
   if (const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); fd >= 0) {
@@ -75,8 +80,10 @@ void write_file_atomically(const std::filesystem::path& target, std::string_view
 
 Result<std::string> read_text_file(const std::filesystem::path& path, size_t limit) {
   std::error_code error;
-  if (!std::filesystem::is_regular_file(path, error))
+  if (!std::filesystem::exists(path, error))
     return fail(ErrorCode::kNotFound, fmt::format("{}: no such file", path.string()));
+  if (!std::filesystem::is_regular_file(path, error))
+    return fail(ErrorCode::kIo, fmt::format("{}: not a regular file", path.string()));
   const uintmax_t size = std::filesystem::file_size(path, error);
   if (error || size > limit)
     return fail(ErrorCode::kBadFile, fmt::format("{}: {} bytes, at most {} are read as text",

@@ -1,5 +1,6 @@
-// Writes a file so that a reader, or a kill at any moment, sees either the old bytes or all the new ones:
-// a temporary name beside the target, fsync, rename, fsync of the folder. One owner, one thread.
+// Writes a file so that a reader, or a kill at any moment, sees either the old bytes or all the new
+// ones: a temporary name beside the target, fsync, rename, fsync of the folder. One owner, one
+// thread.
 #pragma once
 
 #include <cstddef>
@@ -38,6 +39,7 @@ class AtomicFile {
 void write_file_atomically(const std::filesystem::path& target, std::string_view text);
 
 // Reads a whole file of at most `limit` bytes.
-Result<std::string> read_text_file(const std::filesystem::path& path, size_t limit = size_t{1} << 30);
+Result<std::string> read_text_file(const std::filesystem::path& path,
+                                   size_t limit = size_t{1} << 30);
 
 }  // namespace spear

@@ -1,5 +1,5 @@
-// expects(): a promise between our own functions. A broken one is a bug of ours: it prints where and aborts,
-// in release builds too. Never used on what a file, a flag or a request contains.
+// expects(): a promise between our own functions. A broken one is a bug of ours: it prints where
+// and aborts, in release builds too. Never used on what a file, a flag or a request contains.
 #pragma once
 
 #include <cstdio>

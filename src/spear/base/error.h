@@ -1,26 +1,27 @@
-// Errors of three kinds (ARCHITECTURE.md, "Errors"): a bug of ours aborts through expects() (check.h);
-// the world misbehaving at a boundary throws Failure; an expected outcome is a Result<T>.
-// Safe to use from every thread.
+// Errors of three kinds (ARCHITECTURE.md, "Errors"): a bug of ours aborts through expects()
+// (check.h); the world misbehaving at a boundary throws Failure; an expected outcome is a
+// Result<T>. Safe to use from every thread.
 #pragma once
 
 #include <exception>
 #include <string>
-#include <tl/expected.hpp>
 #include <utility>
+
+#include <tl/expected.hpp>
 
 namespace spear {
 
 // The program's exit code is the number of its error (docs/exit-codes in the man page).
 enum class ErrorCode : int {
-  kUsage = 2,         // a flag or a value on the command line
-  kNotFound = 3,      // a file, model, tensor or host that is not there
-  kBadFile = 4,       // a file whose bytes are not what its format says
-  kUnsupported = 5,   // understood, but this build or machine cannot do it
-  kIo = 6,            // reading or writing failed: permissions, full disk
-  kNetwork = 7,       // a download failed
-  kInterrupted = 8,   // stopped by the user; a checkpoint was left
-  kBudget = 9,        // no compensator fits the budget, or no file reaches the target
-  kInternal = 70,     // anything that should not happen
+  kUsage = 2,        // a flag or a value on the command line
+  kNotFound = 3,     // a file, model, tensor or host that is not there
+  kBadFile = 4,      // a file whose bytes are not what its format says
+  kUnsupported = 5,  // understood, but this build or machine cannot do it
+  kIo = 6,           // reading or writing failed: permissions, full disk
+  kNetwork = 7,      // a download failed
+  kInterrupted = 8,  // stopped by the user; a checkpoint was left
+  kBudget = 9,       // no compensator fits the budget, or no file reaches the target
+  kInternal = 70,    // anything that should not happen
 };
 
 struct Error {

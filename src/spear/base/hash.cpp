@@ -46,6 +46,8 @@ Result<std::string> sha256_of_file(const std::filesystem::path& path) {
   return sha256_hex(file->bytes());
 }
 
-uint64_t xxh3(std::span<const std::byte> bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
+uint64_t xxh3(std::span<const std::byte> bytes) {
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
 
 }  // namespace spear

@@ -1,4 +1,5 @@
-// A dense row-major tensor in host memory with one owner. Contents start undefined; moves, never copies by accident.
+// A dense row-major tensor in host memory with one owner. Contents start undefined; moves, never
+// copies by accident.
 #pragma once
 
 #include <cstring>
@@ -14,7 +15,9 @@ class HostTensor {
  public:
   HostTensor() = default;
   HostTensor(Shape shape, DType dtype)
-      : buffer_(static_cast<size_t>(shape.count()) * size_of(dtype)), shape_(shape), dtype_(dtype) {}
+      : buffer_(static_cast<size_t>(shape.count()) * size_of(dtype)),
+        shape_(shape),
+        dtype_(dtype) {}
 
   [[nodiscard]] bool empty() const { return buffer_.bytes() == 0; }
   [[nodiscard]] const Shape& shape() const { return shape_; }
@@ -27,7 +30,8 @@ class HostTensor {
     return {static_cast<const std::byte*>(buffer_.data()), buffer_.bytes()};
   }
 
-  // The elements as T; T must be the storage type of dtype() (float, uint16_t, int8_t, uint8_t, int32_t).
+  // The elements as T; T must be the storage type of dtype() (float, uint16_t, int8_t, uint8_t,
+  // int32_t).
   template <class T>
   [[nodiscard]] std::span<T> as() {
     expects(sizeof(T) == size_of(dtype_) || empty());

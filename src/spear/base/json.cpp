@@ -1,10 +1,12 @@
 #include "spear/base/json.h"
 
-#include <fmt/format.h>
-
 #include <unordered_set>
 #include <utility>
 #include <vector>
+
+#include <fmt/format.h>
+
+#include "spear/base/printable.h"
 
 namespace spear {
 namespace {
@@ -49,11 +51,12 @@ Result<Json> parse_json(std::string_view text, std::string_view source, int max_
   try {
     Json value = Json::parse(text, watch);
     if (!duplicate.empty())
-      return fail(ErrorCode::kBadFile,
-                  fmt::format("{}: key \"{}\" stands twice in one object", source, duplicate));
+      return fail(ErrorCode::kBadFile, fmt::format("{}: key {} stands twice in one object", source,
+                                                   printable(duplicate)));
     return value;
   } catch (const Json::parse_error& error) {
-    return fail(ErrorCode::kBadFile, fmt::format("{}: not valid JSON at byte {}", source, error.byte));
+    return fail(ErrorCode::kBadFile,
+                fmt::format("{}: not valid JSON at byte {}", source, error.byte));
   } catch (const Json::exception& error) {
     return fail(ErrorCode::kBadFile, fmt::format("{}: not usable JSON: {}", source, error.what()));
   }

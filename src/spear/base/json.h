@@ -1,10 +1,12 @@
-// JSON behind one header. parse_json() is for hostile text: it bounds the depth, refuses duplicate keys, and
-// returns an error that names the source and the byte. Include json_fwd where only the name is needed.
+// JSON behind one header. parse_json() is for hostile text: it bounds the depth, refuses duplicate
+// keys, and returns an error that names the source and the byte. Include json_fwd where only the
+// name is needed.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+
+#include <nlohmann/json.hpp>
 
 #include "spear/base/error.h"
 

@@ -1,4 +1,5 @@
-// The library never prints: it logs through here, and the program says where lines go. Any thread may log.
+// The library never prints: it logs through here, and the program says where lines go. Any thread
+// may log.
 #pragma once
 
 #include <functional>

@@ -1,26 +1,27 @@
 #include "spear/base/mapped_file.h"
 
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cerrno>
-#include <cstring>
-#include <utility>
-
 namespace spear {
 
 Result<MappedFile> MappedFile::open(const std::filesystem::path& path) {
   MappedFile file;
   file.path_ = path;
-  file.fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // O_NONBLOCK: opening a pipe would wait for its writer; regular files ignore it.
+  file.fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (file.fd_ < 0) {
     const ErrorCode code = errno == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo;
     return fail(code, fmt::format("{}: cannot open: {}", path.string(), std::strerror(errno)));
   }
-  struct stat info{};
+  struct stat info {};
   if (::fstat(file.fd_, &info) != 0 || !S_ISREG(info.st_mode))
     return fail(ErrorCode::kIo, fmt::format("{}: not a regular file", path.string()));
   file.size_ = static_cast<size_t>(info.st_size);
@@ -56,7 +57,7 @@ MappedFile::~MappedFile() {
 }
 
 bool MappedFile::shrunk() const {
-  struct stat info{};
+  struct stat info {};
   return ::fstat(fd_, &info) != 0 || static_cast<size_t>(info.st_size) < size_;
 }
 

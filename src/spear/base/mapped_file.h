@@ -1,5 +1,6 @@
-// A file mapped read-only. The bytes are hostile until a format has checked them. The file is locked against
-// nothing: replace a model by writing a new file and renaming it (base/atomic_file.h), never in place.
+// A file mapped read-only. The bytes are hostile until a format has checked them. The file is
+// locked against nothing: replace a model by writing a new file and renaming it
+// (base/atomic_file.h), never in place.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,6 @@
-// How long work tells its caller where it stands, and learns that the user wants it to stop. Implemented by the
-// command line (a bar with ETA); the workshops only call it. advance() may be called from one thread at a time.
+// How long work tells its caller where it stands, and learns that the user wants it to stop.
+// Implemented by the command line (a bar with ETA); the workshops only call it. advance() may be
+// called from one thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,8 @@ class Progress {
   // `steps` more are done; `note` stands behind the bar ("loss 0.31, held-out KL 0.29").
   virtual void advance(int64_t steps, std::string_view note = {}) = 0;
   virtual void end() = 0;
-  // True once the user asked to stop (Ctrl-C): finish the step, save, and throw Failure(kInterrupted).
+  // True once the user asked to stop (Ctrl-C): finish the step, save, and throw
+  // Failure(kInterrupted).
   [[nodiscard]] virtual bool stop_requested() const = 0;
 };
 

@@ -1,5 +1,6 @@
-// A small, fast, seedable generator (PCG32, O'Neill 2014) whose stream is the same on every machine: sampled text,
-// rotations and initial values are reproducible from a seed. Not for secrets.
+// A small, fast, seedable generator (PCG32, O'Neill 2014) whose stream is the same on every
+// machine: sampled text, rotations and initial values are reproducible from a seed. Not for
+// secrets.
 #pragma once
 
 #include <cmath>

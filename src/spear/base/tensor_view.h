@@ -55,9 +55,7 @@ struct BasicTensorView {
 
   [[nodiscard]] int64_t rows() const { return shape.rank() == 0 ? 0 : shape.count() / columns(); }
   [[nodiscard]] int64_t columns() const { return shape[shape.rank() - 1]; }
-  [[nodiscard]] size_t bytes() const {
-    return static_cast<size_t>(shape.count()) * size_of(dtype);
-  }
+  [[nodiscard]] size_t bytes() const { return static_cast<size_t>(shape.count()) * size_of(dtype); }
   [[nodiscard]] bool empty() const { return data == nullptr; }
 };
 

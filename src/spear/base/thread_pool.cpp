@@ -1,7 +1,5 @@
 #include "spear/base/thread_pool.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -10,8 +8,11 @@
 #include <fstream>
 #include <mutex>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
+
+#include <sched.h>
 
 namespace spear {
 
@@ -74,7 +75,12 @@ struct ThreadPool::State {
 
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
   size_ = threads > 0 ? threads : usable_processors();
-  for (int i = 1; i < size_; ++i) state_->threads.emplace_back([this] { state_->work(); });
+  State* const state = state_.get();
+  try {
+    for (int i = 1; i < size_; ++i) state->threads.emplace_back([state] { state->work(); });
+  } catch (const std::system_error&) {
+    size_ = 1 + static_cast<int>(state->threads.size());  // no more were to be had: work with these
+  }
 }
 
 ThreadPool::~ThreadPool() {

@@ -1,5 +1,6 @@
-// A fixed set of worker threads for data-parallel loops. The caller works too, so a pool of n uses n - 1 threads.
-// parallel_for may be called from one thread at a time; a call from inside a body runs serially on that thread.
+// A fixed set of worker threads for data-parallel loops. The caller works too, so a pool of n uses
+// n - 1 threads. parallel_for may be called from one thread at a time; a call from inside a body
+// runs serially on that thread.
 #pragma once
 
 #include <cstdint>
