@@ -1,7 +1,8 @@
-// Where a model runs: memory, prepared linears and about fifteen operations on views. The decoder and the trainer use
-// a device through this alone. Activations are F32. A backend is used by one thread at a time and works with its own
-// threads inside. Operations may return before they are done; synchronize() waits. Shapes are as in the contracts of
-// kernels/; a pointer in their Args structs points to this backend's memory.
+// Where a model runs: memory, prepared linears and about fifteen operations on views. The decoder
+// and the trainer use a device through this alone. Activations are F32. A backend is used by one
+// thread at a time and works with its own threads inside. Operations may return before they are
+// done; synchronize() waits. Shapes are as in the contracts of kernels/; a pointer in their Args
+// structs points to this backend's memory.
 #pragma once
 
 #include <cstddef>
@@ -71,18 +72,22 @@ class Backend {
  public:
   virtual ~Backend() = default;
   [[nodiscard]] virtual std::string_view name() const = 0;  // "cpu", "cuda:0"
-  [[nodiscard]] virtual std::string describe() const = 0;   // the processor and the kernels in use, one line
+  [[nodiscard]] virtual std::string describe()
+      const = 0;  // the processor and the kernels in use, one line
 
   // Memory. upload/download are ordered with the operations; download waits.
   virtual DeviceBuffer allocate(size_t bytes) = 0;
   virtual void upload(void* device, const void* host, size_t bytes) = 0;
   virtual void download(void* host, const void* device, size_t bytes) = 0;
+  virtual void copy(const float* from, float* to, int64_t count) = 0;  // within the device
   virtual void synchronize() = 0;
 
-  // Linears. The views must outlive the prepared linear on a backend that shares the host's memory (cpu).
-  // weight [n, k] f32 or bf16; bias [n] f32 (host) or null.
-  virtual std::unique_ptr<PreparedLinear> prepare_dense(TensorView weight, const float* bias, Compute compute) = 0;
-  virtual std::unique_ptr<PreparedLinear> prepare_quantized(const QuantizedView& weight, const CompensatorView& ec,
+  // Linears. The views must outlive the prepared linear on a backend that shares the host's memory
+  // (cpu). weight [n, k] f32 or bf16; bias [n] f32 (host) or null.
+  virtual std::unique_ptr<PreparedLinear> prepare_dense(TensorView weight, const float* bias,
+                                                        Compute compute) = 0;
+  virtual std::unique_ptr<PreparedLinear> prepare_quantized(const QuantizedView& weight,
+                                                            const CompensatorView& ec,
                                                             const float* bias, Compute compute) = 0;
   // y[m, n] = linear(x[m, k])
   virtual void linear(const PreparedLinear& linear, int64_t m, const float* x, float* y) = 0;
@@ -107,9 +112,11 @@ class Backend {
   virtual void dense_attention_backward(const DenseAttentionBackwardArgs& args) = 0;
 };
 
-// The processor: every operation on the pool's threads. `force_kernel` names a product kernel ("cpu.openblas", "ref"),
-// empty: the best here; refused (kUnsupported) where this machine or build lacks it.
-Result<std::unique_ptr<Backend>> make_cpu_backend(ThreadPool& pool, std::string_view force_kernel = {});
+// The processor: every operation on the pool's threads. `force_kernel` names a product kernel
+// ("cpu.openblas", "ref"), empty: the best here; refused (kUnsupported) where this machine or build
+// lacks it.
+Result<std::unique_ptr<Backend>> make_cpu_backend(ThreadPool& pool,
+                                                  std::string_view force_kernel = {});
 // A GPU by number; kUnsupported "built without CUDA" where this build has none.
 Result<std::unique_ptr<Backend>> make_gpu_backend(int device);
 

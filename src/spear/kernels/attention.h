@@ -1,6 +1,6 @@
 // Contract of causal grouped-query attention over a paged KV cache, for prefill and decode alike.
-// One sequence contributes `rows` query rows; its keys and values stand in pages listed in its block table and already
-// contain these rows' own entries.
+// One sequence contributes `rows` query rows; its keys and values stand in pages listed in its
+// block table and already contain these rows' own entries.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +16,9 @@ struct KvLayerView {
 };
 
 struct AttentionSequence {
-  int64_t first_row = 0;           // of this sequence in q and y
-  int64_t rows = 0;                // query rows: consecutive positions context .. context + rows - 1
-  int64_t context = 0;             // tokens before these rows
+  int64_t first_row = 0;  // of this sequence in q and y
+  int64_t rows = 0;       // query rows: consecutive positions context .. context + rows - 1
+  int64_t context = 0;    // tokens before these rows
   const int32_t* pages = nullptr;  // [ceil((context + rows) / page_size)] page numbers
 };
 

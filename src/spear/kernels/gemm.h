@@ -1,6 +1,7 @@
-// Contract of dense products: c = alpha * op(a) * op(b) + beta * c, row-major, FP32 accumulation and output.
-// Implementations stand in kernels/ref (double accumulation), kernels/cpu (oneDNN, OpenBLAS, Eigen) and, later, cuBLAS.
-// A kernel may use `threads` threads of its library; it is called by one thread at a time.
+// Contract of dense products: c = alpha * op(a) * op(b) + beta * c, row-major, FP32 accumulation
+// and output. Implementations stand in kernels/ref (double accumulation), kernels/cpu (oneDNN,
+// OpenBLAS, Eigen) and, later, cuBLAS. A kernel may use `threads` threads of its library; it is
+// called by one thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,8 @@ struct GemmArgs {
   int64_t lda = 0;          // elements between stored rows
   DType a_type = DType::kF32;
   bool transpose_a = false;
-  const void* b = nullptr;  // op(b) is [k, n]: stored [k, n], or [n, k] when transpose_b (a weight [out, in])
+  const void* b =
+      nullptr;  // op(b) is [k, n]: stored [k, n], or [n, k] when transpose_b (a weight [out, in])
   int64_t ldb = 0;
   DType b_type = DType::kF32;
   bool transpose_b = false;
@@ -33,7 +35,8 @@ struct GemmKernel {
   void (*run)(const GemmArgs&, int threads);
 };
 
-// Best first for this machine and build, by measurement (docs/kernels.md); the last one (ref) always works.
+// Best first for this machine and build, by measurement (docs/kernels.md); the last one (ref)
+// always works.
 std::vector<GemmKernel> gemm_kernels();
 
 namespace ref {

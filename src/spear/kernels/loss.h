@@ -1,5 +1,6 @@
-// Contract of what is computed over the vocabulary: log-probabilities, KL divergence and its gradient, per row.
-// Logits come in chunks of rows, so that [tokens, vocab] never exists whole. FP32 with double accumulation of sums.
+// Contract of what is computed over the vocabulary: log-probabilities, KL divergence and its
+// gradient, per row. Logits come in chunks of rows, so that [tokens, vocab] never exists whole.
+// FP32 with double accumulation of sums.
 #pragma once
 
 #include <cstdint>
@@ -20,10 +21,12 @@ struct LogSumExpArgs {
 struct KlArgs {
   int64_t m = 0, vocab = 0;
   const float* teacher = nullptr;  // [m, vocab] logits
-  float* student = nullptr;        // [m, vocab] logits; overwritten by the gradient when `gradient_scale` is not 0
+  float* student =
+      nullptr;  // [m, vocab] logits; overwritten by the gradient when `gradient_scale` is not 0
   float temperature = 1.0f;
-  float gradient_scale = 0.0f;     // gradient = scale · T · (softmax(student/T) − softmax(teacher/T)): that of T²·KL
-  float* kl = nullptr;             // [m]
+  float gradient_scale =
+      0.0f;  // gradient = scale · T · (softmax(student/T) − softmax(teacher/T)): that of T²·KL
+  float* kl = nullptr;  // [m]
 };
 
 namespace ref {

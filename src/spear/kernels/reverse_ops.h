@@ -1,5 +1,6 @@
-// Contracts of the reverse of the small operations, for the trainer's own reverse pass (model/gradients). FP32.
-// Each returns the gradient of its inputs from that of its output; `+=` is said where a gradient accumulates.
+// Contracts of the reverse of the small operations, for the trainer's own reverse pass
+// (model/gradients). FP32. Each returns the gradient of its inputs from that of its output; `+=` is
+// said where a gradient accumulates.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +28,8 @@ struct SiluMulBackwardArgs {
   float* dup = nullptr;         // [count]
 };
 
-// Dense causal attention over independent sequences of equal length, no cache: forward keeps the log-sum-exp.
+// Dense causal attention over independent sequences of equal length, no cache: forward keeps the
+// log-sum-exp.
 struct DenseAttentionArgs {
   int64_t batch = 0, length = 0, heads = 0, kv_heads = 0, head_dim = 0;
   const float* q = nullptr;  // [batch, length, heads, head_dim], RoPE applied

@@ -1,7 +1,9 @@
 // Contract of the quantized linear with its error compensator (EC), the operation spear exists for:
-//   y = s ⊙ (q·x − z·Σx) + bias + B·(γ(u) ⊙ u),   u = A·x,   γ(u) = 1 + tanh(W2·relu(W1·u + b1) + b2)
-// per output row and, with groups, per group of consecutive inputs. The paper's α is folded into B's scales.
-// Views point to the canonical layout, which artifacts store; fast kernels pack it into their own (kernels/layout).
+//   y = s ⊙ (q·x − z·Σx) + bias + B·(γ(u) ⊙ u),   u = A·x,   γ(u) = 1 + tanh(W2·relu(W1·u + b1) +
+//   b2)
+// per output row and, with groups, per group of consecutive inputs. The paper's α is folded into
+// B's scales. Views point to the canonical layout, which artifacts store; fast kernels pack it into
+// their own (kernels/layout).
 #pragma once
 
 #include <cstddef>
@@ -12,23 +14,27 @@
 namespace spear {
 
 enum class ZeroKind : uint8_t {
-  kNone,   // symmetric: the zero point is 2^(bits-1) for every group and not stored
-  kU4,     // integer zero points 0..15, two a byte (low nibble first): entry i of the flat [n · k / group] at byte i / 2
-  kU8,     // real zero points in steps of 1/16: value = byte / 16; 8-bit weights use kF16
-  kF16,    // real zero points
+  kNone,  // symmetric: the zero point is 2^(bits-1) for every group and not stored
+  kU4,    // integer zero points 0..15, two a byte (low nibble first): entry i of the flat [n · k /
+          // group] at byte i / 2
+  kU8,    // real zero points in steps of 1/16: value = byte / 16; 8-bit weights use kF16
+  kF16,   // real zero points
 };
 
 struct QuantizedView {
-  int32_t n = 0, k = 0;    // output rows, input columns
-  int32_t bits = 4;        // 2, 3, 4, 6, 8 (16: codes are BF16 values, no scales)
-  int32_t group = 0;       // inputs that share a scale; k: per channel. Divides k.
+  int32_t n = 0, k = 0;  // output rows, input columns
+  int32_t bits = 4;      // 2, 3, 4, 6, 8 (16: codes are BF16 values, no scales)
+  int32_t group = 0;     // inputs that share a scale; k: per channel. Divides k.
   ZeroKind zero_kind = ZeroKind::kU4;
-  const uint8_t* codes = nullptr;    // [n, row_bytes]: unsigned codes, little-endian bit stream, rows padded to a byte
+  const uint8_t* codes =
+      nullptr;  // [n, row_bytes]: unsigned codes, little-endian bit stream, rows padded to a byte
   const uint16_t* scales = nullptr;  // [n, k / group] f16
   const void* zeros = nullptr;       // [n, k / group] by zero_kind
 
   [[nodiscard]] int32_t groups() const { return group == 0 ? 1 : k / group; }
-  [[nodiscard]] size_t row_bytes() const { return (static_cast<size_t>(k) * static_cast<size_t>(bits) + 7) / 8; }
+  [[nodiscard]] size_t row_bytes() const {
+    return (static_cast<size_t>(k) * static_cast<size_t>(bits) + 7) / 8;
+  }
   [[nodiscard]] size_t code_bytes() const { return static_cast<size_t>(n) * row_bytes(); }
   [[nodiscard]] size_t scale_count() const {
     return bits == 16 ? 0 : static_cast<size_t>(n) * static_cast<size_t>(groups());
@@ -49,13 +55,14 @@ struct QuantizedView {
   }
 };
 
-// Low-rank factors are stored by rank row: A [rank, k] and B transposed [rank, n], so that both stream the same way.
-// 8 bits: int8; 4 bits: two's complement nibbles, low first, rows padded to a byte; 16 bits: f16, no scales.
+// Low-rank factors are stored by rank row: A [rank, k] and B transposed [rank, n], so that both
+// stream the same way. 8 bits: int8; 4 bits: two's complement nibbles, low first, rows padded to a
+// byte; 16 bits: f16, no scales.
 struct CompensatorView {
-  int32_t rank = 0;         // 0: no compensator
-  int32_t factor_bits = 8;  // 4, 8, 16
-  const void* a = nullptr;          // [rank, k]
-  const void* b = nullptr;          // [rank, n]
+  int32_t rank = 0;                    // 0: no compensator
+  int32_t factor_bits = 8;             // 4, 8, 16
+  const void* a = nullptr;             // [rank, k]
+  const void* b = nullptr;             // [rank, n]
   const uint16_t* a_scales = nullptr;  // [rank] f16
   const uint16_t* b_scales = nullptr;  // [rank] f16
   int32_t gate_hidden = 0;             // 0: no gate, γ ≡ 1
@@ -81,13 +88,15 @@ struct W4Problem {
   int32_t rank = 0, factor_bits = 8, gate_hidden = 0;
 };
 
-// Expands rows [row_begin, row_end) to float, [row_end - row_begin, k]. Exact: (code − zero) · scale in float.
+// Expands rows [row_begin, row_end) to float, [row_end - row_begin, k]. Exact: (code − zero) ·
+// scale in float.
 void dequantize_rows(const QuantizedView& w, int64_t row_begin, int64_t row_end, float* out);
-void dequantize_rows_bf16(const QuantizedView& w, int64_t row_begin, int64_t row_end, uint16_t* out);
+void dequantize_rows_bf16(const QuantizedView& w, int64_t row_begin, int64_t row_end,
+                          uint16_t* out);
 
 namespace ref {
 // The definition of right: double accumulation, any shape, any layout of the views above.
 void w4_linear(const W4LinearArgs& args);
-}
+}  // namespace ref
 
 }  // namespace spear

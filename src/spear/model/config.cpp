@@ -1,16 +1,17 @@
 #include "spear/model/config.h"
 
-#include <fmt/format.h>
-
 #include <cmath>
 #include <numbers>
+
+#include <fmt/format.h>
 
 #include "spear/base/json.h"
 
 namespace spear {
 namespace {
 
-constexpr int64_t kMaxExtent = int64_t{1} << 24;  // of any one size: products of two stay far inside int64
+constexpr int64_t kMaxExtent = int64_t{1}
+                               << 24;  // of any one size: products of two stay far inside int64
 
 tl::unexpected<Error> bad(const std::string& source, const std::string& what) {
   return fail(ErrorCode::kBadFile, fmt::format("{}: {}", source, what));
@@ -21,7 +22,9 @@ struct NamedExtent {
   int64_t value;
 };
 
-bool positive_real(double value) { return std::isfinite(value) && value > 0; }
+bool positive_real(double value) {
+  return std::isfinite(value) && value > 0;
+}
 
 }  // namespace
 
@@ -38,12 +41,15 @@ Result<void> validate(const ModelConfig& c, const std::string& source) {
     if (e.value < 1 || e.value > kMaxExtent)
       return bad(source, fmt::format("{} is {}, expected 1 to {}", e.name, e.value, kMaxExtent));
   if (c.num_hidden_layers > 1024)
-    return bad(source, fmt::format("num_hidden_layers is {}, expected at most 1024", c.num_hidden_layers));
+    return bad(source,
+               fmt::format("num_hidden_layers is {}, expected at most 1024", c.num_hidden_layers));
   if (c.num_attention_heads % c.num_key_value_heads != 0)
-    return bad(source, fmt::format("num_attention_heads {} is not a multiple of num_key_value_heads {}",
-                                   c.num_attention_heads, c.num_key_value_heads));
+    return bad(source,
+               fmt::format("num_attention_heads {} is not a multiple of num_key_value_heads {}",
+                           c.num_attention_heads, c.num_key_value_heads));
   if (c.head_dim % 2 != 0 || c.head_dim > 1024)
-    return bad(source, fmt::format("head_dim is {}, expected an even number up to 1024", c.head_dim));
+    return bad(source,
+               fmt::format("head_dim is {}, expected an even number up to 1024", c.head_dim));
   if (c.q_size() > kMaxExtent)
     return bad(source, fmt::format("num_attention_heads {} x head_dim {} is too large",
                                    c.num_attention_heads, c.head_dim));
@@ -53,19 +59,22 @@ Result<void> validate(const ModelConfig& c, const std::string& source) {
     return bad(source, fmt::format("rope_theta is {}, expected a positive number", c.rope_theta));
   const RopeScaling& s = c.rope_scaling;
   if (s.kind != RopeScalingKind::kNone && !positive_real(s.factor))
-    return bad(source, fmt::format("rope_scaling factor is {}, expected a positive number", s.factor));
+    return bad(source,
+               fmt::format("rope_scaling factor is {}, expected a positive number", s.factor));
   if (s.kind == RopeScalingKind::kLlama3 &&
       (!positive_real(s.low_freq_factor) || !positive_real(s.high_freq_factor) ||
        s.high_freq_factor <= s.low_freq_factor || s.original_max_position_embeddings < 1))
-    return bad(source, fmt::format("rope_scaling llama3 has low_freq_factor {}, high_freq_factor {}, "
-                                   "original_max_position_embeddings {}; expected 0 < low < high and >= 1",
-                                   s.low_freq_factor, s.high_freq_factor,
-                                   s.original_max_position_embeddings));
+    return bad(
+        source,
+        fmt::format("rope_scaling llama3 has low_freq_factor {}, high_freq_factor {}, "
+                    "original_max_position_embeddings {}; expected 0 < low < high and >= 1",
+                    s.low_freq_factor, s.high_freq_factor, s.original_max_position_embeddings));
   if (!c.rope_factors.empty() && static_cast<int64_t>(c.rope_factors.size()) != c.head_dim / 2)
     return bad(source, fmt::format("rope factors: {} values, expected head_dim / 2 = {}",
                                    c.rope_factors.size(), c.head_dim / 2));
   for (const float f : c.rope_factors)
-    if (!positive_real(f)) return bad(source, fmt::format("a rope factor is {}, expected positive", f));
+    if (!positive_real(f))
+      return bad(source, fmt::format("a rope factor is {}, expected positive", f));
   if (c.sliding_window < 0)
     return bad(source, fmt::format("sliding_window is {}, expected 0 or more", c.sliding_window));
   return {};
@@ -94,11 +103,12 @@ std::string to_json_text(const ModelConfig& c) {
   if (s.kind == RopeScalingKind::kLinear)
     json["rope_scaling"] = {{"rope_type", "linear"}, {"factor", s.factor}};
   if (s.kind == RopeScalingKind::kLlama3)
-    json["rope_scaling"] = {{"rope_type", "llama3"},
-                            {"factor", s.factor},
-                            {"low_freq_factor", s.low_freq_factor},
-                            {"high_freq_factor", s.high_freq_factor},
-                            {"original_max_position_embeddings", s.original_max_position_embeddings}};
+    json["rope_scaling"] = {
+        {"rope_type", "llama3"},
+        {"factor", s.factor},
+        {"low_freq_factor", s.low_freq_factor},
+        {"high_freq_factor", s.high_freq_factor},
+        {"original_max_position_embeddings", s.original_max_position_embeddings}};
   if (!c.rope_factors.empty()) json["rope_factors"] = c.rope_factors;
   return json.dump();
 }
@@ -173,19 +183,22 @@ Result<ModelConfig> config_from_json_text(std::string_view text, std::string_vie
   need("bos_token_id", c.bos_token_id);
   need("eos_token_ids", c.eos_token_ids);
   if (json.contains("rope_factors")) need("rope_factors", c.rope_factors);
-  if (wrong != nullptr) return bad(where, fmt::format("field '{}' is missing or of the wrong type", wrong));
+  if (wrong != nullptr)
+    return bad(where, fmt::format("field '{}' is missing or of the wrong type", wrong));
   if (json.contains("rope_scaling") && !take_scaling(json["rope_scaling"], c.rope_scaling))
     return bad(where, "field 'rope_scaling' is not one of linear, llama3 with its numbers");
   if (Result<void> ok = validate(c, where); !ok) return tl::unexpected(ok.error());
   return c;
 }
 
-// Llama 3's smoothing between kept and divided frequencies follows the published reference of the model.
+// Llama 3's smoothing between kept and divided frequencies follows the published reference of the
+// model.
 std::vector<float> rope_inverse_frequencies(const ModelConfig& c) {
   std::vector<float> out(static_cast<size_t>(c.head_dim / 2));
   const RopeScaling& s = c.rope_scaling;
   for (size_t i = 0; i < out.size(); ++i) {
-    double f = std::pow(c.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(c.head_dim));
+    double f =
+        std::pow(c.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(c.head_dim));
     if (s.kind == RopeScalingKind::kLinear) f /= s.factor;
     if (s.kind == RopeScalingKind::kLlama3) {
       const double wavelength = 2 * std::numbers::pi / f;

@@ -1,5 +1,5 @@
-// The geometry of a decoder, in Hugging Face's spelling. A value type: built by an importer or read from an artifact,
-// validated once, then const.
+// The geometry of a decoder, in Hugging Face's spelling. A value type: built by an importer or read
+// from an artifact, validated once, then const.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,8 @@ enum class RopeScalingKind : uint8_t { kNone, kLinear, kLlama3 };
 struct RopeScaling {
   RopeScalingKind kind = RopeScalingKind::kNone;
   double factor = 1.0;
-  double low_freq_factor = 1.0;   // kLlama3
-  double high_freq_factor = 4.0;  // kLlama3
+  double low_freq_factor = 1.0;                     // kLlama3
+  double high_freq_factor = 4.0;                    // kLlama3
   int64_t original_max_position_embeddings = 8192;  // kLlama3
 };
 
@@ -35,7 +35,8 @@ struct ModelConfig {
   double rms_norm_eps = 1e-5;
   double rope_theta = 10000.0;
   RopeScaling rope_scaling;
-  std::vector<float> rope_factors;  // GGUF's rope_freqs: divides each inverse frequency [head_dim / 2]; empty: none
+  std::vector<float> rope_factors;  // GGUF's rope_freqs: divides each inverse frequency [head_dim /
+                                    // 2]; empty: none
   bool tie_word_embeddings = false;
   bool attention_bias = false;  // bias on q, k, v
   bool qk_norm = false;         // RMS norm on each head of q and k before RoPE
@@ -46,8 +47,9 @@ struct ModelConfig {
   [[nodiscard]] int64_t kv_size() const { return num_key_value_heads * head_dim; }
 };
 
-// Refuses what no decoder can have (zero or absurd sizes, heads that do not divide, odd head_dim, non-finite reals).
-// `source` is named in the sentence. Sizes are bounded so that products fit int64 and memory can be estimated.
+// Refuses what no decoder can have (zero or absurd sizes, heads that do not divide, odd head_dim,
+// non-finite reals). `source` is named in the sentence. Sizes are bounded so that products fit
+// int64 and memory can be estimated.
 Result<void> validate(const ModelConfig& config, const std::string& source);
 
 std::string to_json_text(const ModelConfig& config);

@@ -1,5 +1,6 @@
-// The forward pass of a Llama-family decoder over any backend, full precision or quantized. Prefill, decode and batches
-// are one call: rows of several sequences, each with its place in a paged KV cache. One thread at a time.
+// The forward pass of a Llama-family decoder over any backend, full precision or quantized.
+// Prefill, decode and batches are one call: rows of several sequences, each with its place in a
+// paged KV cache. One thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -19,12 +20,14 @@ namespace spear {
 
 // Which rows of a batch belong to which sequence. Tokens of a sequence are consecutive rows.
 struct Batch {
-  std::span<const int32_t> tokens;                 // [m]
-  std::span<const AttentionSequence> sequences;    // cover all rows, in order; pages as KvCache gave them
+  std::span<const int32_t> tokens;  // [m]
+  std::span<const AttentionSequence>
+      sequences;  // cover all rows, in order; pages as KvCache gave them
 };
 
 // Sees the input of every linear while the decoder runs: x is [m, k] of the site, on the backend.
-using InputTap = std::function<void(int32_t layer, InputSite site, const float* x, int64_t m, int64_t k)>;
+using InputTap =
+    std::function<void(int32_t layer, InputSite site, const float* x, int64_t m, int64_t k)>;
 
 // A linear as the decoder runs it. Replaceable one by one (diagnosis quantizes a module alone).
 using LinearPointer = std::shared_ptr<const PreparedLinear>;
@@ -48,7 +51,8 @@ class Decoder {
   // logits[rows, vocab] of hidden[rows, hidden_size].
   void logits(const float* hidden, int64_t rows, float* logits);
 
-  // The steps of forward(), for callers that restart at a layer: x is the residual stream [m, hidden_size].
+  // The steps of forward(), for callers that restart at a layer: x is the residual stream [m,
+  // hidden_size].
   void embed(std::span<const int32_t> tokens, float* x);
   void run_layer(int32_t layer, const Batch& batch, KvCache& cache, float* x);
   void finish(const float* x, int64_t m, float* hidden);
@@ -58,7 +62,6 @@ class Decoder {
   LinearPointer exchange(const ModuleId& id, LinearPointer linear);
 
  private:
-  struct Workspace;
   void prepare_common(const std::vector<float>& final_norm);
   float* scratch(int slot, int64_t floats);
   const int32_t* positions_of(const Batch& batch);

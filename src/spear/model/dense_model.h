@@ -1,5 +1,5 @@
-// A full-precision decoder in host memory: what importers deliver and the workshops read. Weights are BF16 or F32,
-// [out, in] row-major; norms and biases F32. No device, no threads: plain data.
+// A full-precision decoder in host memory: what importers deliver and the workshops read. Weights
+// are BF16 or F32, [out, in] row-major; norms and biases F32. No device, no threads: plain data.
 #pragma once
 
 #include <array>
@@ -23,7 +23,9 @@ struct DenseLayer {
   HostTensor q_norm;               // [head_dim] f32, or empty
   HostTensor k_norm;               // [head_dim] f32, or empty
   std::array<DenseLinear, kModulesPerLayer> linears;
-  [[nodiscard]] const DenseLinear& linear(Module m) const { return linears[static_cast<size_t>(m)]; }
+  [[nodiscard]] const DenseLinear& linear(Module m) const {
+    return linears[static_cast<size_t>(m)];
+  }
   [[nodiscard]] DenseLinear& linear(Module m) { return linears[static_cast<size_t>(m)]; }
 };
 

@@ -1,5 +1,5 @@
-// The seven linear modules of a decoder layer, their names, shapes and input sites. Every table of this program that
-// speaks of modules uses these.
+// The seven linear modules of a decoder layer, their names, shapes and input sites. Every table of
+// this program that speaks of modules uses these.
 #pragma once
 
 #include <array>

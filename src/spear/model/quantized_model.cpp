@@ -43,7 +43,8 @@ void unpack_row(const uint8_t* in, int32_t k, int32_t bits, uint8_t* codes) {
   for (int32_t j = 0; j < k; ++j) {
     const size_t bit = static_cast<size_t>(j) * static_cast<size_t>(bits);
     uint32_t word = in[bit / 8];
-    if (bit % 8 + static_cast<size_t>(bits) > 8) word |= static_cast<uint32_t>(in[bit / 8 + 1]) << 8;
+    if (bit % 8 + static_cast<size_t>(bits) > 8)
+      word |= static_cast<uint32_t>(in[bit / 8 + 1]) << 8;
     codes[j] = static_cast<uint8_t>((word >> (bit % 8)) & mask);
   }
 }
@@ -59,7 +60,8 @@ HostBuffer pack_zeros(const UnpackedMatrix& m, ZeroKind kind, const QuantizedVie
       for (size_t i = 0; i < m.zeros.size(); ++i) {
         const float zero = m.zeros[i];
         expects(zero >= 0 && zero <= 15 && zero == std::round(zero));
-        out[i / 2] = static_cast<uint8_t>(out[i / 2] | (static_cast<uint32_t>(zero) << (i % 2 * 4)));
+        out[i / 2] =
+            static_cast<uint8_t>(out[i / 2] | (static_cast<uint32_t>(zero) << (i % 2 * 4)));
       }
       break;
     }
@@ -102,14 +104,17 @@ uint16_t round_factor_row(const float* row, int32_t count, int32_t bits, uint8_t
   const uint16_t scale_bits = f16_from_float(largest / limit);
   const float scale = float_from_f16(scale_bits);
   const float inverse = scale > 0 ? 1.0f / scale : 0.0f;
-  const size_t bytes = bits == 8 ? static_cast<size_t>(count) : (static_cast<size_t>(count) + 1) / 2;
+  const size_t bytes =
+      bits == 8 ? static_cast<size_t>(count) : (static_cast<size_t>(count) + 1) / 2;
   std::memset(out, 0, bytes);
   for (int32_t j = 0; j < count; ++j) {
-    const auto code = static_cast<int32_t>(std::clamp(std::nearbyint(row[j] * inverse), -limit, limit));
+    const auto code =
+        static_cast<int32_t>(std::clamp(std::nearbyint(row[j] * inverse), -limit, limit));
     if (bits == 8)
       out[j] = static_cast<uint8_t>(code);
     else
-      out[j / 2] = static_cast<uint8_t>(out[j / 2] | static_cast<uint8_t>((code & 15) << (j % 2 * 4)));
+      out[j / 2] =
+          static_cast<uint8_t>(out[j / 2] | static_cast<uint8_t>((code & 15) << (j % 2 * 4)));
   }
   return scale_bits;
 }
@@ -119,8 +124,8 @@ size_t factor_row_bytes(int32_t count, int32_t bits) {
                     : (static_cast<size_t>(count) * static_cast<size_t>(bits) + 7) / 8;
 }
 
-void pack_factor(std::span<const float> values, int32_t rank, int32_t count, int32_t bits, HostBuffer& out,
-                 HostBuffer& scales) {
+void pack_factor(std::span<const float> values, int32_t rank, int32_t count, int32_t bits,
+                 HostBuffer& out, HostBuffer& scales) {
   if (bits == 16) {
     out = f16_buffer(values);
     scales = HostBuffer();
@@ -131,12 +136,12 @@ void pack_factor(std::span<const float> values, int32_t rank, int32_t count, int
   scales = HostBuffer(static_cast<size_t>(rank) * 2);
   for (int32_t r = 0; r < rank; ++r)
     scales.as<uint16_t>()[r] =
-        round_factor_row(values.data() + static_cast<size_t>(r) * static_cast<size_t>(count), count, bits,
-                         out.as<uint8_t>() + static_cast<size_t>(r) * stride);
+        round_factor_row(values.data() + static_cast<size_t>(r) * static_cast<size_t>(count), count,
+                         bits, out.as<uint8_t>() + static_cast<size_t>(r) * stride);
 }
 
-std::vector<float> unpack_factor(const void* data, const uint16_t* scales, int32_t rank, int32_t count,
-                                 int32_t bits) {
+std::vector<float> unpack_factor(const void* data, const uint16_t* scales, int32_t rank,
+                                 int32_t count, int32_t bits) {
   std::vector<float> out(static_cast<size_t>(rank) * static_cast<size_t>(count));
   const auto* bytes = static_cast<const uint8_t*>(data);
   const size_t stride = factor_row_bytes(count, bits);
@@ -149,8 +154,9 @@ std::vector<float> unpack_factor(const void* data, const uint16_t* scales, int32
       else if (bits == 8)
         values[j] = float_from_f16(scales[r]) * static_cast<float>(static_cast<int8_t>(row[j]));
       else
-        values[j] = float_from_f16(scales[r]) *
-                    static_cast<float>(static_cast<int8_t>(row[j / 2] << (j % 2 == 0 ? 4 : 0)) >> 4);
+        values[j] =
+            float_from_f16(scales[r]) *
+            static_cast<float>(static_cast<int8_t>(row[j / 2] << (j % 2 == 0 ? 4 : 0)) >> 4);
     }
   }
   return out;
@@ -166,12 +172,14 @@ QuantizedMatrix pack(const UnpackedMatrix& m, ZeroKind zero_kind) {
   out.group = m.group;
   out.zero_kind = m.symmetric ? ZeroKind::kNone : zero_kind;
   const QuantizedView shape = out.view();
-  expects(m.group > 0 && m.k % m.group == 0 && m.codes.size() == static_cast<size_t>(m.n) * static_cast<size_t>(m.k));
+  expects(m.group > 0 && m.k % m.group == 0 &&
+          m.codes.size() == static_cast<size_t>(m.n) * static_cast<size_t>(m.k));
   expects(m.scales.size() == shape.scale_count() && m.zeros.size() == shape.scale_count());
   out.codes = HostBuffer(shape.code_bytes());
   for (int64_t i = 0; i < m.n; ++i)
     pack_row(m.codes.data() + i * m.k, m.k, m.bits,
-             out.codes.as<uint8_t>() + static_cast<size_t>(i) * shape.row_bytes(), shape.row_bytes());
+             out.codes.as<uint8_t>() + static_cast<size_t>(i) * shape.row_bytes(),
+             shape.row_bytes());
   out.scales = f16_buffer(m.scales);
   out.zeros = pack_zeros(m, out.zero_kind, shape);
   return out;
@@ -209,7 +217,8 @@ QuantizedMatrix keep_bf16(TensorView weight) {
     std::memcpy(bits, weight.data, count * 2);
   } else {
     expects(weight.dtype == DType::kF32);
-    for (size_t i = 0; i < count; ++i) bits[i] = bf16_from_float(static_cast<const float*>(weight.data)[i]);
+    for (size_t i = 0; i < count; ++i)
+      bits[i] = bf16_from_float(static_cast<const float*>(weight.data)[i]);
   }
   return out;
 }
@@ -244,9 +253,11 @@ ErrorCompensator pack(const CompensatorValues& values, int32_t factor_bits) {
   pack_factor(values.a, values.rank, values.k, factor_bits, ec.a, ec.a_scales);
   pack_factor(values.b, values.rank, values.n, factor_bits, ec.b, ec.b_scales);
   if (values.gate_hidden > 0) {
-    ec.gate = HostBuffer((values.w1.size() + values.b1.size() + values.w2.size() + values.b2.size()) * 2);
+    ec.gate =
+        HostBuffer((values.w1.size() + values.b1.size() + values.w2.size() + values.b2.size()) * 2);
     auto* out = ec.gate.as<uint16_t>();
-    for (const auto* part : {&values.w1, &values.b1, &values.w2, &values.b2}) append_f16(out, *part);
+    for (const auto* part : {&values.w1, &values.b1, &values.w2, &values.b2})
+      append_f16(out, *part);
   }
   return ec;
 }
@@ -272,8 +283,8 @@ CompensatorValues unpack(const CompensatorView& view, int32_t n, int32_t k) {
 ByteCount count_bytes(const QuantizedModel& model) {
   ByteCount bytes;
   for (const QuantizedLayer& layer : model.layers) {
-    bytes.norms += layer.input_norm.bytes() + layer.post_attention_norm.bytes() + layer.q_norm.bytes() +
-                   layer.k_norm.bytes();
+    bytes.norms += layer.input_norm.bytes() + layer.post_attention_norm.bytes() +
+                   layer.q_norm.bytes() + layer.k_norm.bytes();
     for (const QuantizedLinear& linear : layer.linears) {
       bytes.weights += linear.weight.codes.bytes();
       bytes.scales += linear.weight.scales.bytes();
@@ -287,7 +298,8 @@ ByteCount count_bytes(const QuantizedModel& model) {
   bytes.head = model.head.bytes();
   if (model.rotation)
     bytes.other = (model.rotation->factor.size() + model.rotation->signs_in.size() / 32 +
-                   model.rotation->signs_out.size() / 32) * sizeof(float);
+                   model.rotation->signs_out.size() / 32) *
+                  sizeof(float);
   return bytes;
 }
 
@@ -302,7 +314,8 @@ size_t plain_w4_bytes(const ModelConfig& config) {
   const auto hidden = static_cast<size_t>(config.hidden_size);
   bytes += 2 * hidden * 2 + (config.qk_norm ? 2 * static_cast<size_t>(config.head_dim) * 2 : 0);
   bytes *= static_cast<size_t>(config.num_hidden_layers);
-  const size_t matrix = static_cast<size_t>(config.vocab_size) * (hidden + 2);  // 8 bits and an F16 scale a row
+  const size_t matrix =
+      static_cast<size_t>(config.vocab_size) * (hidden + 2);  // 8 bits and an F16 scale a row
   return bytes + matrix * (config.tie_word_embeddings ? 1 : 2) + hidden * 4;
 }
 

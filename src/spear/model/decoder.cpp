@@ -1,0 +1,267 @@
+#include "spear/model/decoder.h"
+
+#include <cmath>
+#include <utility>
+
+#include "spear/base/check.h"
+
+namespace spear {
+namespace {
+
+// Slots of scratch memory; each grows to the largest batch seen.
+enum Slot : int {
+  kResidual,
+  kNormed,
+  kQuery,
+  kKey,
+  kValue,
+  kAttended,
+  kGate,
+  kUp,
+  kDelta,
+  kPositions,
+  kTokens,
+  kSlots
+};
+
+DeviceBuffer upload_floats(Backend& backend, std::span<const float> values) {
+  DeviceBuffer buffer = backend.allocate(values.size() * sizeof(float));
+  if (!values.empty())
+    backend.upload(buffer.as<float>(), values.data(), values.size() * sizeof(float));
+  return buffer;
+}
+
+std::vector<float> to_floats(const HostTensor& tensor) {
+  std::vector<float> out(static_cast<size_t>(tensor.empty() ? 0 : tensor.count()));
+  for (size_t i = 0; i < out.size(); ++i)
+    out[i] = tensor.dtype() == DType::kF16 ? float_from_f16(tensor.as<uint16_t>()[i])
+                                           : tensor.as<float>()[i];
+  return out;
+}
+
+}  // namespace
+
+Decoder::Decoder(Backend& backend, const DenseModel& model, Compute compute)
+    : backend_(&backend), config_(model.config) {
+  embedding_ = backend.prepare_dense(model.embedding.view(), nullptr, compute);
+  head_ = model.head.empty()
+              ? embedding_
+              : LinearPointer(backend.prepare_dense(model.head.view(), nullptr, compute));
+  for (const DenseLayer& from : model.layers) {
+    DecoderLayer& layer = layers_.emplace_back();
+    layer.input_norm = upload_floats(backend, to_floats(from.input_norm));
+    layer.post_attention_norm = upload_floats(backend, to_floats(from.post_attention_norm));
+    layer.q_norm = upload_floats(backend, to_floats(from.q_norm));
+    layer.k_norm = upload_floats(backend, to_floats(from.k_norm));
+    for (const Module module : kModules) {
+      const DenseLinear& linear = from.linear(module);
+      const float* bias = linear.bias.empty() ? nullptr : linear.bias.as<float>().data();
+      layer.linears[static_cast<size_t>(module)] =
+          backend.prepare_dense(linear.weight.view(), bias, compute);
+    }
+  }
+  prepare_common(to_floats(model.final_norm));
+}
+
+Decoder::Decoder(Backend& backend, const QuantizedModel& model, Compute compute)
+    : backend_(&backend), config_(model.config) {
+  embedding_ = backend.prepare_quantized(model.embedding.view(), {}, nullptr, compute);
+  head_ = model.head.empty()
+              ? embedding_
+              : LinearPointer(backend.prepare_quantized(model.head.view(), {}, nullptr, compute));
+  for (const QuantizedLayer& from : model.layers) {
+    DecoderLayer& layer = layers_.emplace_back();
+    layer.input_norm = upload_floats(backend, to_floats(from.input_norm));
+    layer.post_attention_norm = upload_floats(backend, to_floats(from.post_attention_norm));
+    layer.q_norm = upload_floats(backend, to_floats(from.q_norm));
+    layer.k_norm = upload_floats(backend, to_floats(from.k_norm));
+    for (const Module module : kModules) {
+      const QuantizedLinear& linear = from.linear(module);
+      const float* bias = nullptr;
+      if (!linear.bias.empty()) bias = host_biases_.emplace_back(to_floats(linear.bias)).data();
+      layer.linears[static_cast<size_t>(module)] = backend.prepare_quantized(
+          linear.weight.view(), linear.compensator ? linear.compensator->view() : CompensatorView{},
+          bias, compute);
+    }
+  }
+  if (model.rotation) {
+    rotation_ = std::make_unique<DeviceRotation>();
+    rotation_->signs_in = upload_floats(backend, model.rotation->signs_in);
+    rotation_->factor = upload_floats(backend, model.rotation->factor);
+    rotation_->signs_out = upload_floats(backend, model.rotation->signs_out);
+    rotation_->view = model.rotation->view();
+    rotation_->view.signs_in = rotation_->signs_in.as<float>();
+    rotation_->view.factor = rotation_->factor.as<float>();
+    rotation_->view.signs_out = rotation_->signs_out.as<float>();
+  }
+  prepare_common(to_floats(model.final_norm));
+}
+
+void Decoder::prepare_common(const std::vector<float>& final_norm) {
+  final_norm_ = upload_floats(*backend_, final_norm);
+  inverse_frequencies_ = upload_floats(*backend_, rope_inverse_frequencies(config_));
+  scratch_.resize(kSlots);
+}
+
+float* Decoder::scratch(int slot, int64_t floats) {
+  DeviceBuffer& buffer = scratch_[static_cast<size_t>(slot)];
+  const size_t bytes = static_cast<size_t>(floats) * sizeof(float);
+  if (buffer.bytes() < bytes) buffer = backend_->allocate(bytes);
+  return buffer.as<float>();
+}
+
+const int32_t* Decoder::positions_of(const Batch& batch) {
+  std::vector<int32_t> positions(batch.tokens.size());
+  for (const AttentionSequence& s : batch.sequences)
+    for (int64_t i = 0; i < s.rows; ++i)
+      positions[static_cast<size_t>(s.first_row + i)] = static_cast<int32_t>(s.context + i);
+  auto* device =
+      reinterpret_cast<int32_t*>(scratch(kPositions, static_cast<int64_t>(positions.size())));
+  backend_->upload(device, positions.data(), positions.size() * sizeof(int32_t));
+  return device;
+}
+
+void Decoder::embed(std::span<const int32_t> tokens, float* x) {
+  const auto m = static_cast<int64_t>(tokens.size());
+  for (const int32_t token : tokens) expects(token >= 0 && token < config_.vocab_size);
+  auto* device = reinterpret_cast<int32_t*>(scratch(kTokens, m));
+  backend_->upload(device, tokens.data(), tokens.size() * sizeof(int32_t));
+  backend_->embed(*embedding_, m, device, x);
+  if (rotation_) backend_->rotate({m, rotation_->view, false, x});
+}
+
+void Decoder::run_layer(int32_t index, const Batch& batch, KvCache& cache, float* x) {
+  const DecoderLayer& layer = layers_[static_cast<size_t>(index)];
+  const ModelConfig& c = config_;
+  Backend& device = *backend_;
+  const auto m = static_cast<int64_t>(batch.tokens.size());
+  const auto eps = static_cast<float>(c.rms_norm_eps);
+  const int64_t hidden = c.hidden_size;
+  const auto linear = [&](Module module, const float* in, float* out) {
+    device.linear(*layer.linears[static_cast<size_t>(module)], m, in, out);
+  };
+  const auto tap = [&](InputSite site, const float* in) {
+    if (tap_) tap_(index, site, in, m, site_width(c, site));
+  };
+
+  float* normed = scratch(kNormed, m * hidden);
+  float* q = scratch(kQuery, m * c.q_size());
+  float* k = scratch(kKey, m * c.kv_size());
+  float* v = scratch(kValue, m * c.kv_size());
+  device.rms_norm({.m = m,
+                   .n = hidden,
+                   .x = x,
+                   .weight = layer.input_norm.as<float>(),
+                   .eps = eps,
+                   .y = normed});
+  tap(InputSite::kAttention, normed);
+  linear(Module::kQ, normed, q);
+  linear(Module::kK, normed, k);
+  linear(Module::kV, normed, v);
+  if (c.qk_norm) {
+    device.rms_norm({.m = m * c.num_attention_heads,
+                     .n = c.head_dim,
+                     .x = q,
+                     .weight = layer.q_norm.as<float>(),
+                     .eps = eps,
+                     .y = q});
+    device.rms_norm({.m = m * c.num_key_value_heads,
+                     .n = c.head_dim,
+                     .x = k,
+                     .weight = layer.k_norm.as<float>(),
+                     .eps = eps,
+                     .y = k});
+  }
+  const int32_t* positions = positions_of(batch);
+  const auto* frequencies = inverse_frequencies_.as<float>();
+  device.rope({.m = m,
+               .heads = c.num_attention_heads,
+               .head_dim = c.head_dim,
+               .x = q,
+               .row_stride = c.q_size(),
+               .positions = positions,
+               .inverse_frequencies = frequencies});
+  device.rope({.m = m,
+               .heads = c.num_key_value_heads,
+               .head_dim = c.head_dim,
+               .x = k,
+               .row_stride = c.kv_size(),
+               .positions = positions,
+               .inverse_frequencies = frequencies});
+  const auto sequences = static_cast<int64_t>(batch.sequences.size());
+  device.kv_append({c.num_key_value_heads, c.head_dim, k, v, cache.layer(index),
+                    batch.sequences.data(), sequences});
+  float* attended = scratch(kAttended, m * c.q_size());
+  device.attention({.heads = c.num_attention_heads,
+                    .kv_heads = c.num_key_value_heads,
+                    .head_dim = c.head_dim,
+                    .q = q,
+                    .cache = cache.layer(index),
+                    .sequences = batch.sequences.data(),
+                    .sequence_count = sequences,
+                    .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
+                    .y = attended});
+  tap(InputSite::kOutput, attended);
+  float* delta = scratch(kDelta, m * hidden);
+  linear(Module::kO, attended, delta);
+  device.add(m * hidden, delta, x);
+
+  float* gate = scratch(kGate, m * c.intermediate_size);
+  float* up = scratch(kUp, m * c.intermediate_size);
+  device.rms_norm({.m = m,
+                   .n = hidden,
+                   .x = x,
+                   .weight = layer.post_attention_norm.as<float>(),
+                   .eps = eps,
+                   .y = normed});
+  tap(InputSite::kMlp, normed);
+  linear(Module::kGate, normed, gate);
+  linear(Module::kUp, normed, up);
+  device.silu_mul({m * c.intermediate_size, gate, up, gate});
+  tap(InputSite::kDown, gate);
+  linear(Module::kDown, gate, delta);
+  device.add(m * hidden, delta, x);
+}
+
+void Decoder::finish(const float* x, int64_t m, float* hidden) {
+  const auto eps = static_cast<float>(config_.rms_norm_eps);
+  if (!rotation_) {
+    backend_->rms_norm({.m = m,
+                        .n = config_.hidden_size,
+                        .x = x,
+                        .weight = final_norm_.as<float>(),
+                        .eps = eps,
+                        .y = hidden});
+    return;
+  }
+  // The rotation keeps every row's length, so the norm of the un-rotated stream is the un-rotated
+  // norm: un-rotate first, then one norm applies the stored weight.
+  backend_->copy(x, hidden, m * config_.hidden_size);
+  backend_->rotate({m, rotation_->view, true, hidden});
+  backend_->rms_norm({.m = m,
+                      .n = config_.hidden_size,
+                      .x = hidden,
+                      .weight = final_norm_.as<float>(),
+                      .eps = eps,
+                      .y = hidden});
+}
+
+void Decoder::forward(const Batch& batch, KvCache& cache, float* hidden) {
+  const auto m = static_cast<int64_t>(batch.tokens.size());
+  float* x = scratch(kResidual, m * config_.hidden_size);
+  embed(batch.tokens, x);
+  for (int32_t l = 0; l < static_cast<int32_t>(layers_.size()); ++l) run_layer(l, batch, cache, x);
+  finish(x, m, hidden);
+}
+
+void Decoder::logits(const float* hidden, int64_t rows, float* logits) {
+  backend_->linear(*head_, rows, hidden, logits);
+}
+
+LinearPointer Decoder::exchange(const ModuleId& id, LinearPointer linear) {
+  return std::exchange(
+      layers_[static_cast<size_t>(id.layer)].linears[static_cast<size_t>(id.module)],
+      std::move(linear));
+}
+
+}  // namespace spear
