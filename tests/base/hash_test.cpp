@@ -1,5 +1,6 @@
 #include "spear/base/hash.h"
 
+#include <algorithm>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -72,6 +73,16 @@ TEST(Xxh3, SeesEveryFlippedBit) {
       ASSERT_NE(xxh3(bytes_of(text)), whole);
       c = static_cast<char>(c ^ (1 << bit));
     }
+}
+
+TEST(Hash, Xxh3InPiecesEqualsXxh3AtOnce) {
+  std::string text;
+  for (int i = 0; i < 1000; ++i) text += static_cast<char>(i * 7);
+  const auto bytes = std::as_bytes(std::span(text));
+  Xxh3 pieces;
+  for (size_t at = 0; at < bytes.size(); at += 37)
+    pieces.update(bytes.subspan(at, std::min<size_t>(37, bytes.size() - at)));
+  EXPECT_EQ(pieces.digest(), xxh3(bytes));
 }
 
 }  // namespace

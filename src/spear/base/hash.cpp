@@ -46,6 +46,22 @@ Result<std::string> sha256_of_file(const std::filesystem::path& path) {
   return sha256_hex(file->bytes());
 }
 
+struct Xxh3::State {
+  XXH3_state_t* handle = XXH3_createState();
+  ~State() { XXH3_freeState(handle); }
+};
+
+Xxh3::Xxh3() : state_(std::make_unique<State>()) {
+  expects(XXH3_64bits_reset(state_->handle) == XXH_OK);
+}
+Xxh3::~Xxh3() = default;
+
+void Xxh3::update(std::span<const std::byte> bytes) {
+  expects(XXH3_64bits_update(state_->handle, bytes.data(), bytes.size()) == XXH_OK);
+}
+
+uint64_t Xxh3::digest() const { return XXH3_64bits_digest(state_->handle); }
+
 uint64_t xxh3(std::span<const std::byte> bytes) {
   return XXH3_64bits(bytes.data(), bytes.size());
 }

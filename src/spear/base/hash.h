@@ -27,6 +27,21 @@ class Sha256 {
   std::unique_ptr<Context> context_;
 };
 
+// XXH3 of bytes that arrive in pieces.
+class Xxh3 {
+ public:
+  Xxh3();
+  ~Xxh3();
+  Xxh3(const Xxh3&) = delete;
+  Xxh3& operator=(const Xxh3&) = delete;
+  void update(std::span<const std::byte> bytes);
+  [[nodiscard]] uint64_t digest() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
 std::string sha256_hex(std::span<const std::byte> bytes);
 Result<std::string> sha256_of_file(const std::filesystem::path& path);
 uint64_t xxh3(std::span<const std::byte> bytes);
