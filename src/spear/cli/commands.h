@@ -1,0 +1,18 @@
+// Every command, each made by its own file.
+#pragma once
+
+#include <vector>
+
+#include "spear/cli/command.h"
+
+namespace spear {
+
+std::vector<Command> all_commands();  // in the order of the help
+
+Command pull_command();
+Command list_command();
+Command rm_command();
+Command completion_command();
+Command man_command();
+
+}  // namespace spear
