@@ -42,7 +42,7 @@ std::vector<float> to_floats(const HostTensor& tensor) {
 }  // namespace
 
 Decoder::Decoder(Backend& backend, const DenseModel& model, Compute compute)
-    : backend_(&backend), config_(model.config) {
+    : backend_(&backend), config_(model.config), compute_(compute) {
   embedding_ = backend.prepare_dense(model.embedding.view(), nullptr, compute);
   head_ = model.head.empty()
               ? embedding_
@@ -56,6 +56,7 @@ Decoder::Decoder(Backend& backend, const DenseModel& model, Compute compute)
     for (const Module module : kModules) {
       const DenseLinear& linear = from.linear(module);
       const float* bias = linear.bias.empty() ? nullptr : linear.bias.as<float>().data();
+      biases_.push_back(bias);
       layer.linears[static_cast<size_t>(module)] =
           backend.prepare_dense(linear.weight.view(), bias, compute);
     }
@@ -64,7 +65,7 @@ Decoder::Decoder(Backend& backend, const DenseModel& model, Compute compute)
 }
 
 Decoder::Decoder(Backend& backend, const QuantizedModel& model, Compute compute)
-    : backend_(&backend), config_(model.config) {
+    : backend_(&backend), config_(model.config), compute_(compute) {
   embedding_ = backend.prepare_quantized(model.embedding.view(), {}, nullptr, compute);
   head_ = model.head.empty()
               ? embedding_
@@ -79,6 +80,7 @@ Decoder::Decoder(Backend& backend, const QuantizedModel& model, Compute compute)
       const QuantizedLinear& linear = from.linear(module);
       const float* bias = nullptr;
       if (!linear.bias.empty()) bias = host_biases_.emplace_back(to_floats(linear.bias)).data();
+      biases_.push_back(bias);
       layer.linears[static_cast<size_t>(module)] = backend.prepare_quantized(
           linear.weight.view(), linear.compensator ? linear.compensator->view() : CompensatorView{},
           bias, compute);

@@ -60,6 +60,9 @@ class Decoder {
   void set_tap(InputTap tap) { tap_ = std::move(tap); }
   // Puts another linear in a module's place and returns the one that stood there.
   LinearPointer exchange(const ModuleId& id, LinearPointer linear);
+  // What a replacement needs to equal the original: the module's bias (host, [n] F32, or null) and the arithmetic.
+  [[nodiscard]] const float* bias_of(const ModuleId& id) const { return biases_[static_cast<size_t>(id.index())]; }
+  [[nodiscard]] Compute compute() const { return compute_; }
 
  private:
   void prepare_common(const std::vector<float>& final_norm);
@@ -80,6 +83,8 @@ class Decoder {
   std::unique_ptr<DeviceRotation> rotation_;
   std::vector<DeviceBuffer> scratch_;
   std::vector<std::vector<float>> host_biases_;  // F32 copies that prepared linears point to
+  std::vector<const float*> biases_;             // by ModuleId::index()
+  Compute compute_;
   InputTap tap_;
 };
 
