@@ -1,4 +1,5 @@
-// Aligned host memory with one owner. Contents start undefined; moves, never copies.
+// Aligned host memory with one owner. Contents start undefined; moves, never copies. A borrowed buffer reads memory that
+// somebody else keeps (a mapped file) and may not be written to.
 #pragma once
 
 #include <cstddef>
@@ -20,21 +21,37 @@ class HostBuffer {
     data_ = std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
     if (data_ == nullptr) throw std::bad_alloc();
   }
+  // The bytes must outlive the buffer.
+  static HostBuffer borrowed(std::span<const std::byte> bytes) {
+    HostBuffer buffer;
+    buffer.data_ = const_cast<std::byte*>(bytes.data());
+    buffer.bytes_ = bytes.size();
+    buffer.owned_ = false;
+    return buffer;
+  }
   HostBuffer(HostBuffer&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+      : data_(std::exchange(other.data_, nullptr)),
+        bytes_(std::exchange(other.bytes_, 0)),
+        owned_(std::exchange(other.owned_, true)) {}
   HostBuffer& operator=(HostBuffer&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
+    std::swap(owned_, other.owned_);
     return *this;
   }
-  ~HostBuffer() { std::free(data_); }
+  ~HostBuffer() {
+    if (owned_) std::free(data_);
+  }
 
   [[nodiscard]] size_t bytes() const { return bytes_; }
-  [[nodiscard]] void* data() { return data_; }
+  [[nodiscard]] void* data() {
+    expects(owned_);
+    return data_;
+  }
   [[nodiscard]] const void* data() const { return data_; }
   template <class T>
   [[nodiscard]] T* as() {
-    return static_cast<T*>(data_);
+    return static_cast<T*>(data());
   }
   template <class T>
   [[nodiscard]] const T* as() const {
@@ -48,6 +65,7 @@ class HostBuffer {
  private:
   void* data_ = nullptr;
   size_t bytes_ = 0;
+  bool owned_ = true;
 };
 
 }  // namespace spear

@@ -296,10 +296,9 @@ ByteCount count_bytes(const QuantizedModel& model) {
   bytes.norms += model.final_norm.bytes();
   bytes.embedding = model.embedding.bytes();
   bytes.head = model.head.bytes();
-  if (model.rotation)
-    bytes.other = (model.rotation->factor.size() + model.rotation->signs_in.size() / 32 +
-                   model.rotation->signs_out.size() / 32) *
-                  sizeof(float);
+  if (model.rotation)  // stored as F32 factor and 8-bit signs
+    bytes.other = model.rotation->factor.size() * sizeof(float) + model.rotation->signs_in.size() +
+                  model.rotation->signs_out.size();
   return bytes;
 }
 
