@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds, and runs every check and test that a change must pass on this machine.
+# usage: tools/test.sh [PRESET]      default: release
+set -euo pipefail
+cd "$(dirname "$0")/.."
+preset=${1:-release}
+tools/install_packages.sh build test
+tools/format.sh --check
+tools/check_layers.py
+tools/check_large_files.sh
+cmake --preset "$preset"
+cmake --build --preset "$preset"
+[ ! -f "build/$preset/isa_objects.txt" ] || tools/check_isa_objects.sh "build/$preset"
+ctest --preset "$preset"
