@@ -31,35 +31,45 @@ int nesting_depth(std::string_view text, int limit) {
   return 0;
 }
 
-}  // namespace
-
-Result<Json> parse_json(std::string_view text, std::string_view source, int max_depth) {
+template <class AnyJson>
+Result<AnyJson> parse_bounded(std::string_view text, std::string_view source, int max_depth) {
   if (nesting_depth(text, max_depth) > max_depth)
     return fail(ErrorCode::kBadFile,
                 fmt::format("{}: JSON nested deeper than {} levels", source, max_depth));
   std::vector<std::unordered_set<std::string>> keys;
   std::string duplicate;
-  const auto watch = [&](int, Json::parse_event_t event, Json& value) {
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end && !keys.empty()) keys.pop_back();
-    if (event == Json::parse_event_t::key && duplicate.empty() && !keys.empty()) {
-      auto key = value.get<std::string>();
+  const auto watch = [&](int, typename AnyJson::parse_event_t event, AnyJson& value) {
+    if (event == AnyJson::parse_event_t::object_start) keys.emplace_back();
+    if (event == AnyJson::parse_event_t::object_end && !keys.empty()) keys.pop_back();
+    if (event == AnyJson::parse_event_t::key && duplicate.empty() && !keys.empty()) {
+      auto key = value.template get<std::string>();
       if (!keys.back().insert(key).second) duplicate = std::move(key);
     }
     return true;
   };
   try {
-    Json value = Json::parse(text, watch);
+    AnyJson value = AnyJson::parse(text, watch);
     if (!duplicate.empty())
       return fail(ErrorCode::kBadFile, fmt::format("{}: key {} stands twice in one object", source,
                                                    printable(duplicate)));
     return value;
-  } catch (const Json::parse_error& error) {
+  } catch (const typename AnyJson::parse_error& error) {
     return fail(ErrorCode::kBadFile,
                 fmt::format("{}: not valid JSON at byte {}", source, error.byte));
-  } catch (const Json::exception& error) {
+  } catch (const typename AnyJson::exception& error) {
     return fail(ErrorCode::kBadFile, fmt::format("{}: not usable JSON: {}", source, error.what()));
   }
+}
+
+}  // namespace
+
+Result<Json> parse_json(std::string_view text, std::string_view source, int max_depth) {
+  return parse_bounded<Json>(text, source, max_depth);
+}
+
+Result<SortedJson> parse_sorted_json(std::string_view text, std::string_view source,
+                                     int max_depth) {
+  return parse_bounded<SortedJson>(text, source, max_depth);
 }
 
 }  // namespace spear

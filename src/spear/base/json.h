@@ -13,8 +13,13 @@
 namespace spear {
 
 using Json = nlohmann::ordered_json;
+// For objects of very many keys (a vocabulary): Json keeps the order of keys but takes quadratic
+// time to build such an object; this one sorts them.
+using SortedJson = nlohmann::json;
 
 // `source` is named in errors ("config.json"). Depth at most `max_depth`.
 Result<Json> parse_json(std::string_view text, std::string_view source, int max_depth = 64);
+Result<SortedJson> parse_sorted_json(std::string_view text, std::string_view source,
+                                     int max_depth = 64);
 
 }  // namespace spear

@@ -14,6 +14,8 @@
 #include "spear/tokenizer/normalize.h"
 #include "spear/tokenizer/piece_ids.h"
 #include "spear/tokenizer/pretokenize.h"
+#include "spear/tokenizer/sentencepiece_model.h"
+#include "spear/tokenizer/tokenizer_json.h"
 #include "spear/tokenizer/unigram.h"
 
 namespace spear {
@@ -190,6 +192,34 @@ Result<Tokenizer> Tokenizer::from_gguf(const GgufVocabulary& vocabulary, std::st
   Result<TokenizerDefinition> definition = definition_from_gguf(vocabulary, source);
   if (!definition) return tl::unexpected(definition.error());
   return from_definition(std::move(*definition), source);
+}
+
+Result<Tokenizer> Tokenizer::from_json(std::string_view tokenizer_json, std::string_view config,
+                                       std::string_view source) {
+  Result<TokenizerDefinition> definition = definition_from_json(tokenizer_json, config, source);
+  if (!definition) return tl::unexpected(definition.error());
+  return from_definition(std::move(*definition), source);
+}
+
+Result<Tokenizer> Tokenizer::from_sentencepiece(std::string_view model, std::string_view config,
+                                                std::string_view source) {
+  Result<TokenizerDefinition> definition = definition_from_sentencepiece(model, config, source);
+  if (!definition) return tl::unexpected(definition.error());
+  return from_definition(std::move(*definition), source);
+}
+
+std::string Tokenizer::serialize() const {
+  return serialize_definition(built_->definition);
+}
+
+Result<Tokenizer> Tokenizer::parse(std::string_view section, std::string_view source) {
+  Result<TokenizerDefinition> definition = parse_definition(section, source);
+  if (!definition) return tl::unexpected(definition.error());
+  return from_definition(std::move(*definition), source);
+}
+
+std::string Tokenizer::to_tokenizer_json() const {
+  return tokenizer_json(built_->definition);
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions options) const {
