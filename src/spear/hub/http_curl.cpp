@@ -29,6 +29,11 @@ std::string trimmed(std::string_view text) {
   return std::string(text.substr(begin, text.find_last_not_of(" \t\r\n") - begin + 1));
 }
 
+std::string lower_case(std::string text) {
+  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return text;
+}
+
 size_t on_header(char* data, size_t size, size_t count, void* user) {
   Transfer& transfer = *static_cast<Transfer*>(user);
   const std::string_view line(data, size * count);
@@ -41,9 +46,8 @@ size_t on_header(char* data, size_t size, size_t count, void* user) {
   }
   const size_t colon = line.find(':');
   if (colon == line.npos || transfer.response.headers.size() >= kHeaderLimit) return size * count;
-  std::string name(line.substr(0, colon));
-  for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  transfer.response.headers[name] = trimmed(line.substr(colon + 1));
+  transfer.response.headers[lower_case(std::string(line.substr(0, colon)))] =
+      trimmed(line.substr(colon + 1));
   return size * count;
 }
 
@@ -174,7 +178,7 @@ bool same_origin(const std::string& a, const std::string& b) {
   const ParsedUrl y(b);
   if (!x.valid || !y.valid) return false;
   for (const CURLUPart part : {CURLUPART_SCHEME, CURLUPART_HOST, CURLUPART_PORT})
-    if (x.part(part) != y.part(part)) return false;
+    if (lower_case(x.part(part)) != lower_case(y.part(part))) return false;
   return true;
 }
 
