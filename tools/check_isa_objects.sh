@@ -2,7 +2,7 @@
 # An object compiled for one instruction set must define nothing but its own functions: an inline function from a
 # shared header would be a weak symbol, the linker might keep this copy for the whole program, and an older
 # processor would then fail in code that has nothing to do with SIMD.
-# usage: check_isa_objects.sh BUILD_DIR      reads BUILD_DIR/isa_objects.txt (spear_isa_library in cmake/isa.cmake)
+# usage: check_isa_objects.sh BUILD_DIR      reads BUILD_DIR/isa_objects.txt (spear_isa_sources in cmake/isa.cmake)
 set -euo pipefail
 build=${1:?usage: check_isa_objects.sh BUILD_DIR}
 list=$build/isa_objects.txt

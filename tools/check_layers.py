@@ -34,7 +34,7 @@ VISIBLE = [
     (r"CLI/", ["cli/"]),
     (r"curl/", ["hub/"]),
     (r"oneapi/|dnnl|omp\.h|cblas\.h|openblas|lapacke?\.h", ["kernels/"]),
-    (r"Eigen/", ["kernels/", "quantize/"]),
+    (r"(eigen3/)?Eigen/", ["kernels/", "quantize/"]),
     (r"pcre2\.h|utf8proc\.h", ["tokenizer/"]),
     (r"(cuda|cublas|cooperative_groups|cub/|mma|nv)", ["kernels/gpu/", "backend/gpu/"]),
     (r"(x86|imm|amx|avx|arm_neon|arm_)\w*\.h", ["kernels/"]),
