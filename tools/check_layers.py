@@ -30,7 +30,7 @@ VISIBLE = [
     (r"tl/expected\.hpp", ["base/error.h"]),
     (r"fmt/", [""]),
     (r"xxhash\.h", ["base/hash.cpp"]),
-    (r"openssl/", ["base/hash.cpp"]),
+    (r"openssl/", ["base/hash.cpp", "hub/"]),
     (r"CLI/", ["cli/"]),
     (r"curl/", ["hub/"]),
     (r"oneapi/|dnnl|omp\.h|cblas\.h|openblas|lapacke?\.h", ["kernels/"]),
