@@ -8,7 +8,7 @@ tools/install_packages.sh build test
 tools/format.sh --check
 tools/check_layers.py
 tools/check_large_files.sh
-cmake --preset "$preset"
+cmake --preset "$preset" -DSPEAR_BUILD_TESTS=ON
 cmake --build --preset "$preset"
 [ ! -f "build/$preset/isa_objects.txt" ] || tools/check_isa_objects.sh "build/$preset"
 ctest --preset "$preset"
