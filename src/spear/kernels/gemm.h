@@ -1,7 +1,8 @@
 // Contract of dense products: c = alpha * op(a) * op(b) + beta * c, row-major, FP32 accumulation
 // and output. Implementations stand in kernels/ref (double accumulation), kernels/cpu (oneDNN,
-// OpenBLAS, Eigen) and, later, cuBLAS. A kernel may use `threads` threads of its library; it is
-// called by one thread at a time.
+// OpenBLAS, Eigen) and, later, cuBLAS. A product is cut into slices for the threads of the caller's
+// pool and each slice runs the library on one thread, so that one pool rules and no library's own
+// threads spin beside it. `run` may be called from inside a pool's body, with pool = null.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +11,8 @@
 #include "spear/base/dtype.h"
 
 namespace spear {
+
+class ThreadPool;
 
 struct GemmArgs {
   int64_t m = 0, n = 0, k = 0;
@@ -32,7 +35,7 @@ struct GemmKernel {
   const char* name;  // "cpu.onednn", "cpu.openblas", "cpu.eigen", "ref"
   // a_type and b_type are equal: F32 or BF16.
   bool (*supports)(const GemmArgs&);
-  void (*run)(const GemmArgs&, int threads);
+  void (*run)(const GemmArgs&, ThreadPool* pool);  // null: this thread alone
 };
 
 // Best first for this machine and build, by measurement (docs/kernels.md); the last one (ref)

@@ -13,6 +13,10 @@
 
 namespace spear {
 
+class HostBuffer;
+class ThreadPool;
+struct GemmKernel;
+
 enum class ZeroKind : uint8_t {
   kNone,  // symmetric: the zero point is 2^(bits-1) for every group and not stored
   kU4,    // integer zero points 0..15, two a byte (low nibble first): entry i of the flat [n · k /
@@ -98,5 +102,13 @@ namespace ref {
 // The definition of right: double accumulation, any shape, any layout of the views above.
 void w4_linear(const W4LinearArgs& args);
 }  // namespace ref
+
+namespace cpu {
+// Reads the canonical layout in place. Few tokens: dot products with the packed codes in FP32, memory-bound. More:
+// tiles of rows are dequantized beside the cache and multiplied by `gemm`, in BF16, or in FP32 when `exact`.
+// `workspace` grows as needed and is kept by the caller between calls; one call at a time may use it.
+void w4_linear(const W4LinearArgs& args, bool exact, HostBuffer& workspace, ThreadPool& pool,
+               const GemmKernel& gemm);
+}  // namespace cpu
 
 }  // namespace spear

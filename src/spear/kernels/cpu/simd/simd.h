@@ -1,0 +1,103 @@
+// The loops that are compiled once per instruction set, as a table. A loop works on a range of rows (or elements), on the
+// calling thread, and allocates nothing; threads and memory are the business of kernels/cpu/*.cpp.
+#pragma once
+
+#include <stdint.h>
+
+#include "spear/kernels/decoder_ops.h"
+#include "spear/kernels/loss.h"
+#include "spear/kernels/reverse_ops.h"
+#include "spear/kernels/w4_linear.h"
+
+namespace spear::cpu {
+
+// The keys or values of one kv-head: row t of `base`, or of its page.
+struct HeadRows {
+  const float* base = nullptr;
+  int64_t row_stride = 0;
+  const int32_t* pages = nullptr;  // null: one run of rows
+  int64_t page_size = 0;
+  int64_t page_stride = 0;
+};
+
+// Query rows of consecutive tokens and of all heads that share a kv-head: row r is token r / group, head r % group.
+struct AttentionTile {
+  int64_t tokens = 0, group = 1, head_dim = 0;
+  int64_t first_keys = 0;       // keys that the first token sees; one more for each later one
+  const float* q = nullptr;     // of the first token and head; heads lie head_dim apart
+  int64_t token_stride = 0;     // of q and y
+  HeadRows keys, values;
+  float scale = 0;
+  float* y = nullptr;
+  float* log_sum = nullptr;     // or null: [head * log_sum_stride + token]
+  int64_t log_sum_stride = 0;
+  float* scratch = nullptr;     // attention_scratch(...) floats
+};
+
+// One kv-head of one sequence, for the reverse of dense attention.
+struct AttentionBackwardHead {
+  int64_t length = 0, group = 1, head_dim = 0;
+  const float* q = nullptr;   // [length, group, head_dim] with q_stride between tokens; so are y, dy, dq
+  const float* y = nullptr;
+  const float* dy = nullptr;
+  float* dq = nullptr;
+  int64_t q_stride = 0;
+  const float* k = nullptr;   // [length, head_dim] with kv_stride between tokens; so are v, dk, dv
+  const float* v = nullptr;
+  float* dk = nullptr;
+  float* dv = nullptr;
+  int64_t kv_stride = 0;
+  float scale = 0;
+  const float* log_sum = nullptr;  // [group, length]
+  float* scratch = nullptr;        // attention_backward_scratch(...) floats
+};
+
+// x of a few tokens against rows of packed codes: y[i, row] for row in [begin, end).
+struct QuantizedRows {
+  QuantizedView w;
+  int64_t m = 0;              // 1 .. kFewTokens
+  const float* x = nullptr;   // [m, k]
+  const float* sums = nullptr;  // [m, groups]: Σ x of each group
+  float* y = nullptr;         // [m, n]
+};
+inline constexpr int64_t kFewTokens = 8;
+
+struct SimdLoops {
+  const char* name;
+  int64_t width;  // floats a register
+
+  void (*rms_norm)(const RmsNormArgs&, int64_t begin, int64_t end);
+  // table: [2, head_dim / 2] floats for the cosines and sines of one token
+  void (*rope)(const RopeArgs&, int64_t begin, int64_t end, float* table);
+  void (*silu_mul)(const SiluMulArgs&, int64_t begin, int64_t end);
+  // scratch: n floats
+  void (*rotate)(const RotateArgs&, int64_t begin, int64_t end, float* scratch);
+
+  void (*rms_norm_backward)(const RmsNormBackwardArgs&, int64_t begin, int64_t end, float* dweight);
+  void (*silu_mul_backward)(const SiluMulBackwardArgs&, int64_t begin, int64_t end);
+
+  void (*log_sum_exp)(const LogSumExpArgs&, int64_t begin, int64_t end);
+  void (*kl_divergence)(const KlArgs&, int64_t begin, int64_t end);
+
+  int64_t (*attention_scratch)(int64_t rows, int64_t head_dim);
+  void (*attention)(const AttentionTile&);
+  int64_t (*attention_backward_scratch)(int64_t length, int64_t head_dim);
+  void (*attention_backward)(const AttentionBackwardHead&);
+
+  void (*to_bf16)(const float* x, uint16_t* y, int64_t count);
+  void (*dequantize)(const QuantizedView&, int64_t begin, int64_t end, float* out);
+  void (*dequantize_bf16)(const QuantizedView&, int64_t begin, int64_t end, uint16_t* out);
+  void (*quantized_rows)(const QuantizedRows&, int64_t begin, int64_t end);
+  // x [m, k] · rows [begin, end) of a factor [rank, k] or, for B, Σ_r u[r] b[r, column]: see low_rank.inl
+  void (*factor_dot)(const CompensatorView&, const float* x, int64_t k, float* u);
+  void (*factor_add)(const CompensatorView&, const float* u, int64_t n, int64_t begin, int64_t end, float* y);
+};
+
+const SimdLoops& simd_baseline();
+const SimdLoops& simd_avx2();
+const SimdLoops& simd_avx512();
+
+// The best set this processor has; fixed for the life of the program.
+const SimdLoops& simd_loops();
+
+}  // namespace spear::cpu

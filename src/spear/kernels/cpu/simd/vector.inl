@@ -1,0 +1,98 @@
+// Vectors of kWidth floats in the compiler's own vector types, so that one text serves every instruction set. Included
+// inside an anonymous namespace of a per-ISA file that defines kWidth; nothing here may leave that file.
+
+typedef float VecF __attribute__((vector_size(4 * kWidth)));
+typedef int32_t VecI __attribute__((vector_size(4 * kWidth)));
+typedef float UnalignedF __attribute__((vector_size(4 * kWidth), aligned(4), may_alias));
+typedef int32_t UnalignedI __attribute__((vector_size(4 * kWidth), aligned(4), may_alias));
+
+static inline VecF load(const float* p) { return *reinterpret_cast<const UnalignedF*>(p); }
+static inline void store(float* p, VecF v) { *reinterpret_cast<UnalignedF*>(p) = v; }
+static inline VecF splat(float v) { return v - VecF{}; }
+static inline VecI splat(int32_t v) { return v - VecI{}; }
+static inline VecF to_float(VecI v) { return __builtin_convertvector(v, VecF); }
+static inline VecI to_int(VecF v) { return __builtin_convertvector(v, VecI); }
+static inline VecF as_float(VecI v) { return reinterpret_cast<VecF>(v); }
+static inline VecI as_int(VecF v) { return reinterpret_cast<VecI>(v); }
+static inline VecF larger(VecF a, VecF b) { return a > b ? a : b; }
+static inline VecF smaller(VecF a, VecF b) { return a < b ? a : b; }
+
+static inline VecI lane_numbers() {
+  VecI lanes;
+  for (int i = 0; i < kWidth; ++i) lanes[i] = i;
+  return lanes;
+}
+
+// Up to kWidth - 1 elements at the end of a row; the other lanes hold `fill`.
+static inline VecF load_part(const float* p, int64_t count, float fill) {
+  float lanes[kWidth];
+  for (int64_t i = 0; i < kWidth; ++i) lanes[i] = i < count ? p[i] : fill;
+  return load(lanes);
+}
+static inline void store_part(float* p, VecF v, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) p[i] = v[i];
+}
+
+static inline float sum_lanes(VecF v) {
+  float lanes[kWidth];
+  store(lanes, v);
+  for (int half = kWidth / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  return lanes[0];
+}
+static inline double sum_lanes_double(VecF v) {
+  double sum = 0;
+  for (int i = 0; i < kWidth; ++i) sum += static_cast<double>(v[i]);
+  return sum;
+}
+static inline float max_lanes(VecF v) {
+  float lanes[kWidth];
+  store(lanes, v);
+  for (int half = kWidth / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
+  return lanes[0];
+}
+
+// e^x to within 2 units in the last place for x in [-87, 88]; 0 below, e^88 above. x = n ln 2 + r, |r| <= ln 2 / 2:
+// e^r by its series to r^7, whose remainder is below 2^-27.
+static inline VecF exp_of(VecF x) {
+  const VecF clamped = smaller(larger(x, splat(-87.0f)), splat(88.0f));
+  const VecI n = to_int(clamped * 1.44269504f + 128.5f) - 128;  // positive before the cut: it rounds down
+  const VecF count = to_float(n);
+  VecF r = clamped - count * 0.693145752f;   // the upper 15 bits of ln 2: exact products
+  r = r - count * 1.42860677e-6f;            // ln 2 minus the above
+  VecF p = r * (1.0f / 5040.0f) + (1.0f / 720.0f);
+  p = p * r + (1.0f / 120.0f);
+  p = p * r + (1.0f / 24.0f);
+  p = p * r + (1.0f / 6.0f);
+  p = p * r + 0.5f;
+  p = p * (r * r) + r + 1.0f;
+  const VecF power = as_float((n + 127) << 23);
+  return x < splat(-87.0f) ? VecF{} : p * power;
+}
+static inline float exp_of(float x) { return exp_of(splat(x))[0]; }
+
+static inline uint32_t bits_of(float v) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &v, 4);
+  return bits;
+}
+// Round to nearest even; NaN stays NaN.
+static inline uint16_t bf16_of(float v) {
+  const uint32_t bits = bits_of(v);
+  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const uint32_t nan = (bits >> 16) | 0x40u;
+  return static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
+}
+static inline float float_of_f16(uint16_t half) {
+  const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
+  const uint32_t exponent = half >> 10 & 0x1fu;
+  const uint32_t mantissa = half & 0x3ffu;
+  uint32_t bits = sign | ((exponent + 112u) << 23) | (mantissa << 13);
+  if (exponent == 0x1fu) bits = sign | 0x7f800000u | (mantissa << 13);
+  float value;
+  __builtin_memcpy(&value, &bits, 4);
+  if (exponent != 0) return value;
+  const float subnormal = static_cast<float>(mantissa) * 0x1p-24f;
+  return sign != 0 ? -subnormal : subnormal;
+}
