@@ -1,5 +1,5 @@
 // The product of builds that found neither library: headers only, any processor.
-#include <Eigen/Core>
+#include <eigen3/Eigen/Core>
 #include <vector>
 
 #include "spear/kernels/cpu/gemm_slices.h"

@@ -81,23 +81,23 @@ struct SimdLoops {
 
   int64_t (*attention_scratch)(int64_t rows, int64_t head_dim);
   void (*attention)(const AttentionTile&);
-  int64_t (*attention_backward_scratch)(int64_t length, int64_t head_dim);
+  int64_t (*attention_backward_scratch)(int64_t head_dim);
   void (*attention_backward)(const AttentionBackwardHead&);
 
   void (*to_bf16)(const float* x, uint16_t* y, int64_t count);
   void (*dequantize)(const QuantizedView&, int64_t begin, int64_t end, float* out);
-  void (*dequantize_bf16)(const QuantizedView&, int64_t begin, int64_t end, uint16_t* out);
+  // scratch: k floats
+  void (*dequantize_bf16)(const QuantizedView&, int64_t begin, int64_t end, uint16_t* out, float* scratch);
   void (*quantized_rows)(const QuantizedRows&, int64_t begin, int64_t end);
-  // x [m, k] · rows [begin, end) of a factor [rank, k] or, for B, Σ_r u[r] b[r, column]: see low_rank.inl
-  void (*factor_dot)(const CompensatorView&, const float* x, int64_t k, float* u);
-  void (*factor_add)(const CompensatorView&, const float* u, int64_t n, int64_t begin, int64_t end, float* y);
+  // Row r of A or B (with its scales; [rank, columns]), columns [begin, end), as floats.
+  void (*expand_factor_row)(const CompensatorView&, const void* factor, const uint16_t* scales, int64_t r,
+                            int64_t columns, int64_t begin, int64_t end, float* out);
+  float (*dot)(const float* x, const float* y, int64_t count);
+  void (*add_scaled)(float factor, const float* x, float* y, int64_t count);  // y += factor · x
 };
 
 const SimdLoops& simd_baseline();
 const SimdLoops& simd_avx2();
 const SimdLoops& simd_avx512();
-
-// The best set this processor has; fixed for the life of the program.
-const SimdLoops& simd_loops();
 
 }  // namespace spear::cpu

@@ -1,0 +1,25 @@
+// Every loop of this instruction set, in the order of SimdLoops.
+
+static const SimdLoops kLoops = {
+    .name = kName,
+    .width = kWidth,
+    .rms_norm = rms_norm_rows,
+    .rope = rope_rows,
+    .silu_mul = silu_mul_range,
+    .rotate = rotate_rows,
+    .rms_norm_backward = rms_norm_backward_rows,
+    .silu_mul_backward = silu_mul_backward_range,
+    .log_sum_exp = log_sum_exp_rows,
+    .kl_divergence = kl_divergence_rows,
+    .attention_scratch = attention_scratch_floats,
+    .attention = attention_tile,
+    .attention_backward_scratch = attention_backward_scratch_floats,
+    .attention_backward = attention_backward_head,
+    .to_bf16 = to_bf16_range,
+    .dequantize = dequantize_range,
+    .dequantize_bf16 = dequantize_bf16_range,
+    .quantized_rows = quantized_rows_range,
+    .expand_factor_row = expand_factor_row,
+    .dot = dot_range,
+    .add_scaled = add_scaled_range,
+};
