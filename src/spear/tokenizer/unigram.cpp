@@ -31,16 +31,17 @@ UnigramModel::UnigramModel(const TokenizerDefinition& definition)
     worst = std::min(worst, scores_[i]);
     best = std::max(best, scores_[i]);
   }
-  unknown_score_ = add(worst, -kUnknownPenalty);
-  user_defined_per_byte_ = best;
+  unknown_score_ = rounded(worst - kUnknownPenalty);
+  best_score_ = best;
 }
 
-double UnigramModel::add(double a, double b) const {
-  return single_precision_ ? static_cast<double>(static_cast<float>(a) + static_cast<float>(b))
-                           : a + b;
+double UnigramModel::rounded(double value) const {
+  return single_precision_ ? static_cast<double>(static_cast<float>(value)) : value;
 }
 
-// Viterbi over byte positions; every position that ends a character can be reached.
+// Viterbi over byte positions; every position that ends a character can be reached. SentencePiece
+// compares sums in double with best sums kept in float; over long texts only the same rounding
+// finds the same path.
 std::vector<UnigramModel::Node> UnigramModel::best_paths(std::string_view word) const {
   std::vector<Node> nodes(word.size() + 1);
   for (size_t at = 0; at < word.size();) {
@@ -49,17 +50,16 @@ std::vector<UnigramModel::Node> UnigramModel::best_paths(std::string_view word) 
     bool has_single = false;
     const auto offer = [&](size_t length, int32_t id, double score) {
       Node& node = nodes[at + length];
-      const double total = add(score, before);
-      if (!node.reached || total > node.score) node = {total, at, id, true};
+      const double total = score + before;
+      if (!node.reached || total > node.score) node = {rounded(total), at, id, true};
     };
     pieces_.for_each_prefix(word.substr(at), [&](size_t length, int32_t id) {
       const bool user_defined = kinds_[id] == PieceKind::kUserDefined;
       offer(length, id,
-            user_defined ? add(static_cast<double>(length) * user_defined_per_byte_, -0.1)
-                         : scores_[id]);
+            user_defined ? rounded(static_cast<double>(length) * best_score_) - 0.1 : scores_[id]);
       has_single |= length == character;
     });
-    if (!has_single) offer(character, unknown_, unknown_score_);
+    if (!has_single) offer(character, unknown_, rounded(unknown_score_ + before) - before);
     at += character;
   }
   return nodes;

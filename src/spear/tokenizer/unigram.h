@@ -24,14 +24,14 @@ class UnigramModel final : public TokenModel {
     int32_t id = 0;    // that piece
     bool reached = false;
   };
-  [[nodiscard]] double add(double a, double b) const;
+  [[nodiscard]] double rounded(double value) const;
   [[nodiscard]] std::vector<Node> best_paths(std::string_view word) const;
 
   bool fuse_unknown_;
   bool single_precision_;
   int32_t unknown_;
   double unknown_score_ = 0;
-  double user_defined_per_byte_ = 0;  // user-defined pieces outscore all others
+  double best_score_ = 0;  // per byte: user-defined pieces outscore all others
   std::array<int32_t, 256> bytes_{};
   std::vector<PieceKind> kinds_;
   std::vector<double> scores_;
