@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Reads a .spear file as docs/artifact-format.md describes it: standard library and numpy, no code of spear.
 
-  read_artifact.py MODEL.spear                 sections and tensors, as JSON
-  read_artifact.py MODEL.spear --section NAME  the bytes of a section, to standard output
-  read_artifact.py MODEL.spear --tensor NAME   shape and values of a tensor, as JSON
+  read_artifact.py MODEL.spear                     sections and tensors, as JSON
+  read_artifact.py MODEL.spear --section NAME      the bytes of a section, to standard output
+  read_artifact.py MODEL.spear --tensor NAME ...   shapes and values of tensors, as JSON
 
 Checksums are verified when the package `xxhash` is installed.
 """
@@ -89,14 +89,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("file")
     parser.add_argument("--section")
-    parser.add_argument("--tensor")
+    parser.add_argument("--tensor", nargs="+")
     options = parser.parse_args()
     artifact = Artifact(options.file)
     if options.section:
         sys.stdout.buffer.write(artifact.section(options.section))
     elif options.tensor:
-        values = artifact.tensor(options.tensor)
-        print(json.dumps({"shape": list(values.shape), "values": values.ravel().tolist()}))
+        found = {name: artifact.tensor(name) for name in options.tensor}
+        print(json.dumps({name: {"shape": v.shape, "values": v.ravel().tolist()} for name, v in found.items()}))
     else:
         sections = {name: len(data) for name, data in artifact.sections.items()}
         tensors = {name: [dtype, shape] for name, (_, dtype, shape, _) in artifact.tensors.items()}

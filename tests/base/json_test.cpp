@@ -44,6 +44,18 @@ TEST(Json, RefusesDuplicateKeysInTheSameObjectOnly) {
             "config.json: key \"a\" stands twice in one object");
 }
 
+TEST(Json, ManyKeysAreForTheLargeKindOnly) {
+  std::string text = "{";
+  for (int i = 0; i < 200000; ++i) text += (i == 0 ? "\"k" : ",\"k") + std::to_string(i) + "\":0";
+  text += "}";
+  EXPECT_EQ(refusal(text), "config.json: an object of more than 4096 keys");
+  const Result<SortedJson> large = parse_sorted_json(text, "x");
+  ASSERT_TRUE(large);
+  EXPECT_EQ(large->size(), 200000u);
+  EXPECT_EQ(parse_sorted_json(R"({"a": 1, "a": 2})", "x").error().message,
+            "x: key \"a\" stands twice in one object");
+}
+
 TEST(Json, AHostileKeyNeitherFloodsNorControlsTheMessage) {
   const std::string key = "\\u001b[2J" + std::string(100000, 'k');
   const std::string message = refusal("{\"" + key + "\": 1, \"" + key + "\": 2}");

@@ -17,6 +17,8 @@ using Json = nlohmann::ordered_json;
 // time to build such an object; this one sorts them.
 using SortedJson = nlohmann::json;
 
+inline constexpr size_t kMaxOrderedKeys = 4096;  // of one object, in parse_json()
+
 // `source` is named in errors ("config.json"). Depth at most `max_depth`.
 Result<Json> parse_json(std::string_view text, std::string_view source, int max_depth = 64);
 Result<SortedJson> parse_sorted_json(std::string_view text, std::string_view source,

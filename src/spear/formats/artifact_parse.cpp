@@ -16,7 +16,7 @@ using namespace artifact_layout;
 
 namespace {
 
-constexpr uint64_t kMaxManifestBytes = uint64_t{64} << 20;
+constexpr uint64_t kMaxManifestBytes = uint64_t{16} << 20;
 
 // Reads header, table and manifest; every function leaves an error sentence or a checked part.
 class Reader {
@@ -122,7 +122,8 @@ class Reader {
                  kMaxManifestBytes);
     if (section->checksum != xxh3(section->bytes))
       return bad("section \"{}\": the checksum does not match: the file is damaged", kManifest);
-    const auto json = parse_json(as_text(section->bytes), source_ + ": section \"manifest\"", 8);
+    const auto json =
+        parse_sorted_json(as_text(section->bytes), source_ + ": section \"manifest\"", 8);
     if (!json) return tl::unexpected(json.error());
     const auto tensors = json->is_object() ? json->find("tensors") : json->end();
     if (!json->is_object() || tensors == json->end() || !tensors->is_object())
@@ -137,7 +138,7 @@ class Reader {
     return {};
   }
 
-  Result<void> read_tensors(const std::string& section_name, const Json& list) {
+  Result<void> read_tensors(const std::string& section_name, const SortedJson& list) {
     const ArtifactSection* section = find_section(section_name);
     if (section == nullptr || section_name == kManifest)
       return bad("manifest: tensors in section {}, which the file does not have",
@@ -145,7 +146,7 @@ class Reader {
     if (!list.is_array())
       return bad("manifest: section \"{}\": a list of tensors expected", section_name);
     uint64_t previous_end = 0;
-    for (const Json& item : list) {
+    for (const SortedJson& item : list) {
       auto tensor = read_tensor(*section, item, previous_end);
       if (!tensor) return tl::unexpected(tensor.error());
       previous_end = static_cast<uint64_t>(tensor->bytes.data() + tensor->bytes.size() -
@@ -156,7 +157,7 @@ class Reader {
   }
 
   // [NAME, TYPE, [EXTENT, ...], OFFSET]
-  Result<ArtifactTensor> read_tensor(const ArtifactSection& section, const Json& item,
+  Result<ArtifactTensor> read_tensor(const ArtifactSection& section, const SortedJson& item,
                                      uint64_t previous_end) const {
     if (!item.is_array() || item.size() != 4 || !item[0].is_string() || !item[1].is_string() ||
         !item[3].is_number_unsigned())
@@ -191,7 +192,7 @@ class Reader {
     return out;
   }
 
-  Result<Shape> read_shape(const std::string& shown, const Json& value) const {
+  Result<Shape> read_shape(const std::string& shown, const SortedJson& value) const {
     if (!value.is_array() || value.empty() || value.size() > Shape::kMaxRank)
       return bad("tensor {}: a shape of 1 to {} numbers expected", shown, Shape::kMaxRank);
     int64_t e[Shape::kMaxRank] = {};

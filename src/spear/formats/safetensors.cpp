@@ -17,8 +17,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kMaxHeaderBytes = uint64_t{32} << 20;  // some 200,000 tensors
-constexpr size_t kMaxIndexBytes = size_t{32} << 20;
+constexpr uint64_t kMaxHeaderBytes = uint64_t{8} << 20;  // some 60,000 tensors
+constexpr size_t kMaxIndexBytes = size_t{8} << 20;
 constexpr int kMaxDepth = 8;
 constexpr std::string_view kSingleFile = "model.safetensors";
 constexpr std::string_view kIndexFile = "model.safetensors.index.json";
@@ -31,7 +31,7 @@ std::optional<GgmlType> type_of(std::string_view dtype) {
 }
 
 // A whole number that is not negative and fits 63 bits.
-std::optional<int64_t> natural(const Json& value) {
+std::optional<int64_t> natural(const SortedJson& value) {
   if (value.is_number_unsigned()) {
     const auto number = value.get<uint64_t>();
     if (number <= static_cast<uint64_t>(INT64_MAX)) return static_cast<int64_t>(number);
@@ -57,7 +57,7 @@ class Header {
     if (text->empty() || (*text)[0] != std::byte{'{'})
       return bad("the header does not begin with '{{': not a safetensors file");
     data_ = bytes_.subspan(reader.position());
-    const auto json = parse_json(as_text(*text), source_, kMaxDepth);
+    const auto json = parse_sorted_json(as_text(*text), source_, kMaxDepth);
     if (!json) return tl::unexpected(json.error());
     if (!json->is_object()) return bad("the header is not a JSON object");
     for (const auto& [name, value] : json->items())
@@ -74,7 +74,7 @@ class Header {
                 fmt::format("{}: {}", source_, fmt::format(format, std::forward<Args>(args)...)));
   }
 
-  Result<void> add(const std::string& name, const Json& value) {
+  Result<void> add(const std::string& name, const SortedJson& value) {
     if (name.empty() || name.size() > 512) return bad("a tensor name of {} bytes", name.size());
     for (const char c : name)
       if (c < 0x20 || c >= 0x7f) return bad("a tensor name that is not printable ASCII");
@@ -97,7 +97,7 @@ class Header {
     return place(name, *type, *shape, *size, value.at("data_offsets"));
   }
 
-  Result<Shape> read_shape(const std::string& name, const Json& value) const {
+  Result<Shape> read_shape(const std::string& name, const SortedJson& value) const {
     if (!value.is_array() || value.empty() || value.size() > Shape::kMaxRank)
       return bad("tensor \"{}\": a shape of 1 to {} numbers expected", name, Shape::kMaxRank);
     int64_t e[Shape::kMaxRank] = {};
@@ -121,7 +121,7 @@ class Header {
   }
 
   Result<void> place(const std::string& name, GgmlType type, const Shape& shape, int64_t size,
-                     const Json& offsets) {
+                     const SortedJson& offsets) {
     const bool pair = offsets.is_array() && offsets.size() == 2;
     const auto begin = pair ? natural(offsets[0]) : std::nullopt;
     const auto end = pair ? natural(offsets[1]) : std::nullopt;
@@ -216,7 +216,7 @@ Result<std::vector<SafetensorsTensor>> parse_safetensors(std::span<const std::by
 
 Result<std::vector<SafetensorsIndexEntry>> parse_safetensors_index(std::string_view text,
                                                                    std::string_view source) {
-  const auto json = parse_json(text, source, kMaxDepth);
+  const auto json = parse_sorted_json(text, source, kMaxDepth);
   if (!json) return tl::unexpected(json.error());
   const auto map = json->is_object() ? json->find("weight_map") : json->end();
   if (!json->is_object() || map == json->end() || !map->is_object() || map->empty())
@@ -229,7 +229,7 @@ Result<std::vector<SafetensorsIndexEntry>> parse_safetensors_index(std::string_v
           ErrorCode::kBadFile,
           fmt::format("{}: tensor {:.80}: shard {:.80} is not the plain name of a file in the "
                       "same folder",
-                      source, Json(tensor).dump(), shard.dump()));
+                      source, SortedJson(tensor).dump(), shard.dump()));
     out.push_back({tensor, shard.get<std::string>()});
   }
   return out;
