@@ -93,7 +93,10 @@ class DiagnoseTest : public ::testing::Test {
 
 TEST_F(DiagnoseTest, RestartingGivesWhatRunningEverythingGives) {
   SilentProgress silent;
-  const DamageReport report = run({.kl_stride = 3, .batch = 2}, silent);
+  DiagnoseOptions options;
+  options.kl_stride = 3;
+  options.batch = 2;
+  const DamageReport report = run(options, silent);
   ASSERT_EQ(report.modules.size(), 14u);
   EXPECT_LT(report.noise_floor, 1e-6);
   const std::vector<float> reference = hidden_with(nullptr);
@@ -125,7 +128,8 @@ TEST_F(DiagnoseTest, LeavesTheDecoderAsItWas) {
 
 TEST_F(DiagnoseTest, GoesOnWhereItWasStopped) {
   const test::TemporaryDirectory folder;
-  const DiagnoseOptions options{.state_file = folder.path() / "state.json"};
+  DiagnoseOptions options;
+  options.state_file = folder.path() / "state.json";
   Interrupting stopping(9);
   EXPECT_THROW(run(options, stopping), Failure);
   EXPECT_EQ(calls_, 9);
@@ -138,7 +142,8 @@ TEST_F(DiagnoseTest, GoesOnWhereItWasStopped) {
 
 TEST_F(DiagnoseTest, AStateOfOtherTokensIsNotUsed) {
   const test::TemporaryDirectory folder;
-  const DiagnoseOptions options{.state_file = folder.path() / "state.json"};
+  DiagnoseOptions options;
+  options.state_file = folder.path() / "state.json";
   SilentProgress silent;
   run(options, silent);
   calls_ = 0;

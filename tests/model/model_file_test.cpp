@@ -124,7 +124,7 @@ TEST_F(ModelFileTest, GivesBackEveryByte) {
 }
 
 TEST_F(ModelFileTest, WritingALoadedModelAgainGivesTheSameFile) {
-  save_model(path_, rich_model(), {.license = "x"});
+  save_model(path_, rich_model(), ModelTexts{"", "", "x", "", "", ""});
   const ModelFile file = value_or_throw(load_model(path_));
   const std::filesystem::path copy = folder_.path() / "copy.spear";
   save_model(copy, file.model, file.texts);

@@ -63,7 +63,10 @@ Cover choose_cover(std::span<const double> damage, const CoverRule& rule) {
   const double excess =
       std::clamp((cover.entropy - rule.entropy_knee) / (1.0 - rule.entropy_knee), 0.0, 1.0);
   cover.tau_effective = rule.tau * (1.0 - 0.5 * excess);
-  const double target = cover.tau_effective * std::accumulate(damage.begin(), damage.end(), 0.0);
+  // A hair below the exact share, so that a sum that reaches it but for rounding counts as reaching
+  // it.
+  const double target =
+      cover.tau_effective * (1 - 1e-12) * std::accumulate(damage.begin(), damage.end(), 0.0);
   double covered = 0;
   int64_t prefix = 0;
   for (const int64_t i : descending(damage)) {
