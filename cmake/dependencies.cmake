@@ -58,7 +58,7 @@ spear_dependency(dep::cli11 HEADER CLI/CLI.hpp)
 spear_dependency(dep::curl HEADER curl/curl.h LIBRARIES curl OPTIONAL)
 spear_dependency(dep::openblas HEADER openblas_config.h LIBRARIES openblas OPTIONAL)
 spear_dependency(dep::onednn HEADER oneapi/dnnl/dnnl.h LIBRARIES dnnl OPTIONAL)
-spear_dependency(dep::eigen HEADER eigen3/Eigen/Core OPTIONAL)
+spear_dependency(dep::eigen HEADER eigen3/Eigen/Dense)
 
 if(SPEAR_BUILD_TESTS)
   spear_dependency(dep::gtest HEADER gtest/gtest.h LIBRARIES gtest)
