@@ -3,9 +3,8 @@
 namespace spear {
 
 std::vector<Command> all_commands() {
-  return {
-      pull_command(), list_command(), rm_command(), completion_command(), man_command(),
-  };
+  return {pull_command(),    list_command(),       rm_command(),
+          inspect_command(), completion_command(), man_command()};
 }
 
 }  // namespace spear
