@@ -43,7 +43,7 @@ VISIBLE = [
 HEADER_HATES = re.compile(r"fmt/")  # kept out of headers: it costs every file that includes them
 SYSTEM = re.compile(
     r"(sys|linux|net|netinet|arpa)/\w+\.h|(unistd|fcntl|sched|signal|poll|dirent|pthread|termios|"
-    r"spawn|dlfcn|stdio|stdlib|stdint|math|string|errno)\.h")
+    r"spawn|dlfcn|stdio|stdlib|stddef|stdint|math|string|errno)\.h")
 STANDARD = re.compile(r"[a-z_0-9]+")
 CODE = {".h", ".cpp", ".inl", ".cu", ".cuh"}
 DEVICE = {".cu", ".cuh"}
