@@ -210,6 +210,11 @@ class BackendReversePass final : public ReversePass {
     const Stopwatch watch(ops_.times.total);
     return graph_.loss(values.data(), batch_of(batch));
   }
+  double loss_from(int32_t first_layer, std::span<const float> values,
+                   const StudentBatch& batch) override {
+    const Stopwatch watch(ops_.times.total);
+    return graph_.loss_from(static_cast<size_t>(first_layer), values.data(), batch_of(batch));
+  }
   double loss_and_gradient(std::span<const float> values, const StudentBatch& batch, KindSet wanted,
                            double weight, std::span<float> gradients) override {
     const Stopwatch watch(ops_.times.total);

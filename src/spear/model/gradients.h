@@ -42,6 +42,11 @@ class ReversePass {
   virtual ~ReversePass() = default;
   // Mean KL(teacher / T || student / T) over all positions.
   virtual double loss(std::span<const float> values, const StudentBatch& batch) = 0;
+  // The loss again on the batch of the last call, when since then nothing changed but which
+  // compensators of layers from `first_layer` on take part. Forgets what stands above it: calls go
+  // from high layers to low ones.
+  virtual double loss_from(int32_t first_layer, std::span<const float> values,
+                           const StudentBatch& batch) = 0;
   // Adds weight · ∂(T²·KL)/∂values of the wanted kinds to `gradients`, and returns the mean KL.
   virtual double loss_and_gradient(std::span<const float> values, const StudentBatch& batch,
                                    KindSet wanted, double weight, std::span<float> gradients) = 0;

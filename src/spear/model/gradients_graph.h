@@ -98,6 +98,16 @@ class Graph {
     return kl;
   }
 
+  // The loss again on the batch of the last call, when nothing below `first` changed since: only
+  // the layers from there on are run. Overwrites what stands above `first`, so calls go from high
+  // layers to low ones.
+  double loss_from(size_t first, const Real* values, const Batch& batch) {
+    expects(rows_ == batch.sequences * batch.length && length_ == batch.length);
+    for (size_t l = first; l < layers_.size(); ++l)
+      run_layer(l, values, states_[0], inputs_[l + 1].data());
+    return finish(values, batch, 0.0, 0, nullptr, nullptr);
+  }
+
   // The final hidden state, after the final norm: [sequences · length, hidden].
   const Real* hidden(const Real* values, std::span<const int32_t> tokens, int64_t sequences,
                      int64_t length) {

@@ -1,0 +1,122 @@
+// The reverse pass as training runs it, on the processor's backend, against the FP64 graph.
+#include <cmath>
+
+#include <gtest/gtest.h>
+
+#include "spear/base/thread_pool.h"
+#include "spear/model/gradients.h"
+
+#include "gradients_case.h"
+
+namespace spear {
+namespace {
+
+using test::GradientCase;
+using test::PlainGraph;
+
+// A case whose teacher is exact in BF16 and whose values are exact in F32.
+class GradientsOnTheBackend : public ::testing::TestWithParam<const char*> {
+ protected:
+  GradientsOnTheBackend() : from_(GetParam()) {
+    for (double& state : from_.arrays.at("teacher")) {
+      teacher_.push_back(bf16_from_float(static_cast<float>(state)));
+      state = float_from_bf16(teacher_.back());
+    }
+    for (double& value : from_.arrays.at("teacher_head")) {
+      head_.push_back(bf16_from_float(static_cast<float>(value)));
+      value = float_from_bf16(head_.back());
+    }
+    for (double& value : from_.values) value = static_cast<float>(value);
+    values_.assign(from_.values.begin(), from_.values.end());
+    batch_ = {from_.tokens, GradientCase::kSequences, GradientCase::kLength, teacher_,
+              static_cast<float>(from_.arrays.at("temperature")[0])};
+  }
+  std::unique_ptr<ReversePass> pass(Compute compute, bool keep, bool matrices) {
+    return make_reverse_pass(from_.student, {head_.data(), Shape{30, 12}, DType::kBF16}, *backend_,
+                             pool_, {compute, keep, matrices});
+  }
+  std::vector<float> gradient(ReversePass& pass) {
+    std::vector<float> out(values_.size(), 0.0f);
+    kl_ = pass.loss_and_gradient(values_, batch_, ~KindSet{0}, 1.0, out);
+    return out;
+  }
+  // |actual − expected| over |expected|, both over the parameters of one kind.
+  double distance(const std::vector<float>& actual, const std::vector<double>& expected,
+                  ParameterKind kind) const {
+    double error = 0;
+    double size = 0;
+    for (const ParameterSpan& span : from_.student.spans)
+      for (int64_t i = span.offset; span.kind == kind && i < span.offset + span.count(); ++i) {
+        error += std::pow(actual[static_cast<size_t>(i)] - expected[static_cast<size_t>(i)], 2);
+        size += std::pow(expected[static_cast<size_t>(i)], 2);
+      }
+    return size == 0 ? 0.0 : std::sqrt(error / size);
+  }
+
+  GradientCase from_;
+  ThreadPool pool_{2};
+  std::unique_ptr<Backend> backend_ = value_or_throw(make_cpu_backend(pool_));
+  std::vector<uint16_t> teacher_, head_;
+  std::vector<float> values_;
+  StudentBatch batch_;
+  double kl_ = 0;
+};
+
+// The way from a parameter to the loss and back is some thirty operations, the longest sums are of
+// thirty terms; a unit roundoff for each of them, all in one direction, is what the bounds allow.
+TEST_P(GradientsOnTheBackend, AgreeWithFp64) {
+  PlainGraph plain(from_);
+  const std::vector<double> expected = plain.gradient(from_.values);
+  for (const bool matrices : {true, false}) {
+    const auto exact = pass(Compute::kF32, matrices, matrices);
+    const std::vector<float> gradient32 = gradient(*exact);
+    EXPECT_NEAR(kl_, plain.kl, 1e3 * 0x1p-24 * plain.kl);
+    const auto fast = pass(Compute::kBF16, !matrices, matrices);
+    const std::vector<float> gradient16 = gradient(*fast);
+    EXPECT_NEAR(kl_, plain.kl, 30 * 0x1p-9 * plain.kl);
+    for (int kind = 0; kind < kParameterKinds; ++kind) {
+      EXPECT_LE(distance(gradient32, expected, static_cast<ParameterKind>(kind)), 1e3 * 0x1p-24)
+          << kind;
+      EXPECT_LE(distance(gradient16, expected, static_cast<ParameterKind>(kind)), 30 * 0x1p-9)
+          << kind;
+    }
+  }
+}
+
+TEST_P(GradientsOnTheBackend, AreTheSameBitsWhetherKeptOrRecomputedAndForAnyThreads) {
+  const std::vector<float> first = gradient(*pass(Compute::kBF16, true, true));
+  EXPECT_EQ(first, gradient(*pass(Compute::kBF16, false, true)));
+  EXPECT_EQ(first, gradient(*pass(Compute::kBF16, false, false)));
+  EXPECT_EQ(first, gradient(*pass(Compute::kBF16, true, false)));
+}
+
+TEST_P(GradientsOnTheBackend, ALossRestartedAtALayerIsTheWholeOne) {
+  const auto restarted = pass(Compute::kF32, false, true);
+  const auto whole = pass(Compute::kF32, false, true);
+  restarted->loss(values_, batch_);
+  for (int64_t index = from_.student.module_count() - 1; index >= 0; --index) {
+    from_.student.linear(index).compensate = false;
+    const double loss = whole->loss(values_, batch_);
+    EXPECT_EQ(restarted->loss_from(static_cast<int32_t>(index / kModulesPerLayer), values_, batch_),
+              loss)
+        << index;
+    from_.student.linear(index).compensate = true;
+    EXPECT_NE(loss, whole->loss(values_, batch_)) << index;
+  }
+}
+
+TEST_P(GradientsOnTheBackend, AddToWhatIsThereWithTheirWeight) {
+  const auto exact = pass(Compute::kF32, false, true);
+  const std::vector<float> once = gradient(*exact);
+  std::vector<float> sum(values_.size(), 0.0f);
+  exact->loss_and_gradient(values_, batch_, ~KindSet{0}, 0.25, sum);
+  exact->loss_and_gradient(values_, batch_, ~KindSet{0}, 0.75, sum);
+  for (size_t i = 0; i < sum.size(); ++i)
+    ASSERT_NEAR(sum[i], once[i], 1e-4 * std::fabs(once[i]) + 1e-7);
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, GradientsOnTheBackend, ::testing::Values("channel", "group"),
+                         [](const auto& test) { return std::string(test.param); });
+
+}  // namespace
+}  // namespace spear
