@@ -159,12 +159,13 @@ struct GradientCase {
 };
 
 // The FP64 graph of a case.
+template <bool kRounded = false>
 class PlainGraph {
  public:
   explicit PlainGraph(const GradientCase& from, bool keep = true)
       : from_(from),
         ops_(from.model.config),
-        student_head_(from.student_head.begin(), from.student_head.end()),
+        student_head_(rounded_head(from)),
         graph_(from.student, {student_head_.data(), from.arrays.at("teacher_head").data()}, ops_,
                keep, keep) {}
 
@@ -181,10 +182,16 @@ class PlainGraph {
     return {from_.tokens, GradientCase::kSequences, GradientCase::kLength,
             from_.arrays.at("teacher").data(), from_.arrays.at("temperature")[0]};
   }
+  static std::vector<double> rounded_head(const GradientCase& from) {
+    std::vector<double> head;
+    for (const float value : from.student_head)
+      head.push_back(PlainOps<double, kRounded>::to_factor(value));
+    return head;
+  }
   const GradientCase& from_;
-  PlainOps<double> ops_;
+  PlainOps<double, kRounded> ops_;
   std::vector<double> student_head_;
-  gradients::Graph<PlainOps<double>> graph_;
+  gradients::Graph<PlainOps<double, kRounded>> graph_;
 };
 
 }  // namespace spear::test

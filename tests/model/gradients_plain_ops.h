@@ -7,11 +7,13 @@
 #include <cstdint>
 #include <vector>
 
+#include "spear/base/dtype.h"
 #include "spear/model/gradients_graph.h"
 
 namespace spear::test {
 
-template <class Scalar>
+// `kRounded` rounds what products read to BF16, where training does.
+template <class Scalar, bool kRounded = false>
 class PlainOps {
  public:
   using Real = Scalar;
@@ -19,7 +21,9 @@ class PlainOps {
 
   explicit PlainOps(const ModelConfig& config) : config_(config) {}
 
-  static Factor to_factor(Real value) { return value; }
+  static Factor to_factor(Real value) {
+    return kRounded ? float_from_bf16(bf16_from_float(static_cast<float>(value))) : value;
+  }
   static Real from_factor(Factor value) { return value; }
 
   template <class Body>

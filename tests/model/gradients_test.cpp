@@ -24,7 +24,7 @@ double largest(const std::vector<double>& values, const ParameterSpan& span) {
 // FP64 against FP64: sums of at most some hundred terms in another order, through two layers.
 TEST_P(Gradients, AgreeWithPyTorchForEveryTrainable) {
   const GradientCase from(GetParam());
-  PlainGraph graph(from);
+  PlainGraph<> graph(from);
   const std::vector<double> gradient = graph.gradient(from.values);
   EXPECT_NEAR(graph.kl, from.arrays.at("kl")[0], 1e-12 * std::fabs(graph.kl));
   for (const ParameterSpan& span : from.student.spans) {
@@ -41,7 +41,7 @@ TEST_P(Gradients, AgreeWithPyTorchForEveryTrainable) {
 // each.
 TEST_P(Gradients, AgreeWithFiniteDifferences) {
   const GradientCase from(GetParam());
-  PlainGraph graph(from);
+  PlainGraph<> graph(from);
   const std::vector<double> gradient = graph.gradient(from.values);
   const double square = std::pow(from.arrays.at("temperature")[0], 2);
   std::vector<double> values = from.values;
@@ -62,8 +62,8 @@ TEST_P(Gradients, AgreeWithFiniteDifferences) {
 
 TEST_P(Gradients, AreTheSameWhetherActivationsAreKeptOrRecomputed) {
   const GradientCase from(GetParam());
-  PlainGraph kept(from, true);
-  PlainGraph recomputed(from, false);
+  PlainGraph<> kept(from, true);
+  PlainGraph<> recomputed(from, false);
   EXPECT_EQ(kept.gradient(from.values), recomputed.gradient(from.values));
   EXPECT_EQ(kept.kl, recomputed.kl);
   EXPECT_EQ(kept.kl, recomputed.loss(from.values));
@@ -71,7 +71,7 @@ TEST_P(Gradients, AreTheSameWhetherActivationsAreKeptOrRecomputed) {
 
 TEST_P(Gradients, AreGivenOnlyForTheKindsWanted) {
   const GradientCase from(GetParam());
-  PlainGraph graph(from);
+  PlainGraph<> graph(from);
   const std::vector<double> all = graph.gradient(from.values);
   std::vector<KindSet> sets = {kGateKinds};  // a gate's four come together
   for (int kind = 0; kind < kParameterKinds; ++kind)
