@@ -23,6 +23,7 @@ Environment read_environment() {
   }
   env.hub_token = variable("HF_TOKEN");
   env.hub_endpoint = variable("HF_ENDPOINT", "https://huggingface.co");
+  env.data_dir = variable("SPEAR_DATA");
   env.force_kernel = variable("SPEAR_FORCE_KERNEL");
   env.python = variable("SPEAR_PYTHON", "python3");
   env.no_color = !variable("NO_COLOR").empty();
