@@ -50,7 +50,7 @@ __global__ void rotate_kernel(const RotateArgs a) {
     apply_factor(row, other, r, a.inverse);
     row = other;
   }
-  const float scale = rsqrtf(static_cast<float>(r.h)) * (r.p > 1 ? 1.0f : r.factor[0]);
+  const float scale = rsqrtf(static_cast<float>(r.h));
   for (int64_t j = threadIdx.x; j < r.n; j += blockDim.x) x[j] = row[j] * scale * last[j];
 }
 
