@@ -24,6 +24,7 @@
 namespace spear {
 
 class ThreadPool;
+class TrainingOps;
 
 // Memory of a device with one owner; moves, never copies. Contents start undefined.
 class DeviceBuffer {
@@ -110,6 +111,9 @@ class Backend {
   virtual void silu_mul_backward(const SiluMulBackwardArgs& args) = 0;
   virtual void dense_attention(const DenseAttentionArgs& args) = 0;
   virtual void dense_attention_backward(const DenseAttentionBackwardArgs& args) = 0;
+  // What training needs beyond that on a device with memory of its own; null: memory is the host's,
+  // where the reverse pass runs its own loops.
+  virtual TrainingOps* training_ops() { return nullptr; }
 };
 
 // The processor: every operation on the pool's threads. `force_kernel` names a product kernel

@@ -9,6 +9,7 @@
 
 #include "spear/base/check.h"
 #include "spear/base/thread_pool.h"
+#include "spear/model/gradients_device.h"
 #include "spear/model/gradients_graph.h"
 
 namespace spear {
@@ -285,10 +286,8 @@ std::unique_ptr<ReversePass> make_reverse_pass(const StudentModel& student,
                                                TensorView reference_head, Backend& backend,
                                                ThreadPool& pool,
                                                const ReversePassOptions& options) {
-  if (backend.name() != "cpu")
-    throw Failure(ErrorCode::kUnsupported, "training runs on the cpu backend, not on " +
-                                               std::string(backend.name()) +
-                                               ": choose --device cpu");
+  if (backend.training_ops() != nullptr)
+    return make_device_reverse_pass(student, reference_head, backend, options);
   if (options.compute == Compute::kF32)
     return std::make_unique<BackendReversePass<float>>(student, reference_head, backend, pool,
                                                        options);

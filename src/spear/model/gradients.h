@@ -1,8 +1,7 @@
 // The reverse pass of the one graph this program trains: the end-to-end KL of a quantized student
-// to its full-precision reference, with respect to everything trainable in the student. F32
-// activations in host memory; products run on a backend that shares it (the CPU). Results are the
-// same for every number of pool threads as far as the backend's products and attention are. One
-// thread at a time.
+// to its full-precision reference, with respect to everything trainable in the student, on the CPU or on
+// a device with training_ops(). F32 activations. Results are the same for every number of pool
+// threads as far as the backend's products and attention are. One thread at a time.
 #pragma once
 
 #include <array>
@@ -57,8 +56,8 @@ class ReversePass {
 };
 
 // `reference_head` [vocab, hidden] bf16 or f32: what turns the teacher's hidden states into logits.
-// Student and head must outlive the pass. Throws Failure(kUnsupported) on a backend with memory of
-// its own.
+// Student and head must outlive the pass. A device computes in BF16 and keeps activations whatever
+// the options say; throws Failure(kUnsupported) for kF32 there.
 std::unique_ptr<ReversePass> make_reverse_pass(const StudentModel& student,
                                                TensorView reference_head, Backend& backend,
                                                ThreadPool& pool, const ReversePassOptions& options);

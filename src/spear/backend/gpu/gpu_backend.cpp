@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 
 #include "spear/backend/backend.h"
+#include "spear/backend/gpu/gpu_training_ops.h"
 #include "spear/base/check.h"
 #include "spear/kernels/gpu/check.h"
 #include "spear/kernels/gpu/gpu_kernels.h"
@@ -67,7 +68,10 @@ struct QuantizedOnGpu final : LinearOnGpu {
 
 class GpuBackend final : public Backend {
  public:
-  explicit GpuBackend(int device) : name_(fmt::format("cuda:{}", device)), blas_(stream_.value) {
+  explicit GpuBackend(int device)
+      : name_(fmt::format("cuda:{}", device)),
+        blas_(stream_.value),
+        training_(stream_.value, [this](int64_t floats) { return scratch(partials_, floats); }) {
     cudaDeviceProp properties{};
     gpu::check(cudaGetDeviceProperties(&properties, device));
     description_ = fmt::format("{}, {} multiprocessors, products cuda.cublas", properties.name,
@@ -149,6 +153,8 @@ class GpuBackend final : public Backend {
                                   stream_.value);
   }
 
+  TrainingOps* training_ops() override { return &training_; }
+
  private:
   DeviceBuffer put(const void* host, size_t bytes) {
     DeviceBuffer buffer = allocate(bytes);
@@ -180,6 +186,7 @@ class GpuBackend final : public Backend {
   BlasHandle blas_;
   DeviceBuffer rounded_, expanded_, partials_, low_rank_, tables_;
   std::vector<std::byte> staging_;
+  GpuTrainingOps training_;
 };
 
 // One block: the sequences, then every block table; page pointers are rewritten to device

@@ -1,7 +1,8 @@
 // The reverse of dense attention. Probabilities are made again from the kept log-sum-exp:
 //   P = exp(scale·q·k − lse),  D = dy·y (per row),  dS = P ⊙ (dy·v − D)
 //   dq = scale·dS·k      one block a tile of queries, walking keys
-//   dv = Pᵀ·dy, dk = scale·dSᵀ·q      one block a tile of keys of one KV head, walking its query heads and queries
+//   dv = Pᵀ·dy, dk = scale·dSᵀ·q      one block a tile of keys of one KV head, walking its query
+//   heads and queries
 // so every sum has one owner and a fixed order.
 #include "spear/kernels/gpu/attention_tile.cuh"
 #include "spear/kernels/gpu/check.h"
@@ -11,7 +12,8 @@ namespace spear::gpu {
 namespace {
 
 size_t tile_bytes(int64_t d) {
-  return sizeof(float) * static_cast<size_t>(4 * kTile * (d + 1) + 2 * kTile * (kTile + 1) + 2 * kTile);
+  return sizeof(float) *
+         static_cast<size_t>(4 * kTile * (d + 1) + 2 * kTile * (kTile + 1) + 2 * kTile);
 }
 
 struct Tiles {  // shared memory of both kernels
@@ -38,10 +40,13 @@ struct Place {  // of one (batch, head)
   __device__ int64_t kv_row(int64_t j) const {
     return ((batch * a.forward.length + j) * a.forward.kv_heads + kv_head) * a.forward.head_dim;
   }
-  __device__ int64_t scalar(int64_t i) const { return (batch * a.forward.heads + head) * a.forward.length + i; }
+  __device__ int64_t scalar(int64_t i) const {
+    return (batch * a.forward.heads + head) * a.forward.length + i;
+  }
 };
 
-__device__ void load_queries(const Tiles& m, const Place& at, const float* row_dots, int64_t first, int d) {
+__device__ void load_queries(const Tiles& m, const Place& at, const float* row_dots, int64_t first,
+                             int d) {
   const DenseAttentionArgs& f = at.a.forward;
   const int64_t rows = f.length - first;
   load_tile(m.q, rows, d, 1.0f, [&](int i) { return f.q + at.q_row(first + i); });
@@ -60,8 +65,8 @@ __device__ void load_keys(const Tiles& m, const Place& at, int64_t first, int d)
 }
 
 // Fills p and ds of queries first_row … against keys first_key …
-__device__ void scores(const Tiles& m, const DenseAttentionArgs& f, int64_t first_row, int64_t first_key, int d,
-                       const TileThread& t) {
+__device__ void scores(const Tiles& m, const DenseAttentionArgs& f, int64_t first_row,
+                       int64_t first_key, int d, const TileThread& t) {
   float s[2][2];
   float dp[2][2];
   tile_product(m.q, m.k, d, t, s);
@@ -77,8 +82,8 @@ __device__ void scores(const Tiles& m, const DenseAttentionArgs& f, int64_t firs
     }
 }
 
-__device__ void store(float* base, int64_t rows, int d, const TileThread& t, const float (&acc)[2][kMaxColumns],
-                      int64_t stride) {
+__device__ void store(float* base, int64_t rows, int d, const TileThread& t,
+                      const float (&acc)[2][kMaxColumns], int64_t stride) {
   for (int r = 0; r < 2; ++r) {
     if (2 * t.ty + r >= rows) continue;
     for (int c = 0; c < kMaxColumns && c * 16 + t.tx < d; ++c)
@@ -138,7 +143,8 @@ __global__ void key_kernel(const DenseAttentionBackwardArgs a, const float* row_
 // D of each row: one warp a row.
 __global__ void row_dot_kernel(const DenseAttentionBackwardArgs a, float* row_dots) {
   const DenseAttentionArgs& f = a.forward;
-  const int64_t row = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / 32;  // (batch, i, head)
+  const int64_t row =
+      (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / 32;  // (batch, i, head)
   if (row >= f.batch * f.length * f.heads) return;
   float sum = 0;
   for (int64_t j = threadIdx.x % 32; j < f.head_dim; j += 32)
@@ -153,19 +159,25 @@ __global__ void row_dot_kernel(const DenseAttentionBackwardArgs a, float* row_do
 
 }  // namespace
 
-void dense_attention_backward(const DenseAttentionBackwardArgs& args, float* row_dots, Stream stream) {
+void dense_attention_backward(const DenseAttentionBackwardArgs& args, float* row_dots,
+                              Stream stream) {
   const DenseAttentionArgs& f = args.forward;
   const int64_t rows = f.batch * f.length * f.heads;
-  row_dot_kernel<<<static_cast<unsigned>((rows * 32 + 255) / 256), 256, 0, stream>>>(args, row_dots);
+  row_dot_kernel<<<static_cast<unsigned>((rows * 32 + 255) / 256), 256, 0, stream>>>(args,
+                                                                                     row_dots);
   check_launch();
   const size_t bytes = tile_bytes(f.head_dim);
-  check(cudaFuncSetAttribute(query_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
-  check(cudaFuncSetAttribute(key_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
+  check(cudaFuncSetAttribute(query_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(bytes)));
+  check(cudaFuncSetAttribute(key_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(bytes)));
   const auto tiles = static_cast<unsigned>((f.length + kTile - 1) / kTile);
   const auto batch = static_cast<unsigned>(f.batch);
-  query_kernel<<<dim3(tiles, static_cast<unsigned>(f.heads), batch), kTileThreads, bytes, stream>>>(args, row_dots);
+  query_kernel<<<dim3(tiles, static_cast<unsigned>(f.heads), batch), kTileThreads, bytes, stream>>>(
+      args, row_dots);
   check_launch();
-  key_kernel<<<dim3(tiles, static_cast<unsigned>(f.kv_heads), batch), kTileThreads, bytes, stream>>>(args, row_dots);
+  key_kernel<<<dim3(tiles, static_cast<unsigned>(f.kv_heads), batch), kTileThreads, bytes,
+               stream>>>(args, row_dots);
   check_launch();
 }
 

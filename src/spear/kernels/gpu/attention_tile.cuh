@@ -1,5 +1,6 @@
-// The tile that every attention kernel here is made of: 32 query rows against 32 keys, 256 threads as 16 x 16, each
-// with 2 x 2 scores and two rows of outputs. Rows in shared memory are padded by one float against bank conflicts.
+// The tile that every attention kernel here is made of: 32 query rows against 32 keys, 256 threads
+// as 16 x 16, each with 2 x 2 scores and two rows of outputs. Rows in shared memory are padded by
+// one float against bank conflicts.
 //
 //        keys →   tx tx+16            thread (ty, tx) owns scores (2ty, 2ty+1) x (tx, tx+16)
 //   rows  2ty   [ s00 s01 ]           and output columns tx, tx+16, … of its two rows
@@ -12,17 +13,19 @@
 
 namespace spear::gpu {
 
-constexpr int kTile = 32;         // query rows, and keys, of a tile
+constexpr int kTile = 32;  // query rows, and keys, of a tile
 constexpr int kTileThreads = 256;
-constexpr int kMaxColumns = 16;   // head_dim / 16 at most: head_dim ≤ 256
+constexpr int kMaxColumns = 16;  // head_dim / 16 at most: head_dim ≤ 256
 
 struct TileThread {
   int tx, ty;
-  __device__ TileThread() : tx(static_cast<int>(threadIdx.x % 16)), ty(static_cast<int>(threadIdx.x / 16)) {}
+  __device__ TileThread()
+      : tx(static_cast<int>(threadIdx.x % 16)), ty(static_cast<int>(threadIdx.x / 16)) {}
 };
 
 // scores[2][2] = rows of a · rows of b over d, both [kTile][d + 1] in shared memory.
-__device__ inline void tile_product(const float* a, const float* b, int d, const TileThread& t, float (&s)[2][2]) {
+__device__ inline void tile_product(const float* a, const float* b, int d, const TileThread& t,
+                                    float (&s)[2][2]) {
   s[0][0] = s[0][1] = s[1][0] = s[1][1] = 0.0f;
   const float* a0 = a + 2 * t.ty * (d + 1);
   const float* a1 = a0 + d + 1;
@@ -36,7 +39,8 @@ __device__ inline void tile_product(const float* a, const float* b, int d, const
   }
 }
 
-// out[row][column c·16 + tx] += Σ_j p[row][j] · v[j][column], p [kTile][kTile + 1], v [kTile][d + 1]
+// out[row][column c·16 + tx] += Σ_j p[row][j] · v[j][column], p [kTile][kTile + 1], v [kTile][d +
+// 1]
 __device__ inline void tile_accumulate(const float* p, const float* v, int d, const TileThread& t,
                                        float (&out)[2][kMaxColumns]) {
   const float* p0 = p + 2 * t.ty * (kTile + 1);
@@ -56,7 +60,8 @@ __device__ inline void tile_accumulate(const float* p, const float* v, int d, co
 }
 
 // The same with p transposed: out[row] += Σ_j p[j][row] · v[j]
-__device__ inline void tile_accumulate_transposed(const float* p, const float* v, int d, const TileThread& t,
+__device__ inline void tile_accumulate_transposed(const float* p, const float* v, int d,
+                                                  const TileThread& t,
                                                   float (&out)[2][kMaxColumns]) {
   for (int j = 0; j < kTile; ++j) {
     const float a = p[j * (kTile + 1) + 2 * t.ty];
@@ -72,7 +77,8 @@ __device__ inline void tile_accumulate_transposed(const float* p, const float* v
   }
 }
 
-// Copies rows into shared memory, [kTile][d + 1]; rows at or beyond `rows` become zero. row(i) gives a row's address.
+// Copies rows into shared memory, [kTile][d + 1]; rows at or beyond `rows` become zero. row(i)
+// gives a row's address.
 template <class Row>
 __device__ void load_tile(float* to, int64_t rows, int d, float scale, Row row) {
   for (int e = static_cast<int>(threadIdx.x); e < kTile * d; e += kTileThreads) {

@@ -1,12 +1,12 @@
-// Turns a failed CUDA call into an exception that names the caller's line; no macro. CUDA headers only: included by .cu
-// files and by backend/gpu.
+// Turns a failed CUDA call into an exception that names the caller's line; no macro. CUDA headers
+// only: included by .cu files and by backend/gpu.
 #pragma once
-
-#include <cuda_runtime_api.h>
 
 #include <source_location>
 #include <stdexcept>
 #include <string>
+
+#include <cuda_runtime_api.h>
 
 namespace spear::gpu {
 

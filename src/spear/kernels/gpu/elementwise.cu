@@ -9,9 +9,13 @@ namespace {
 
 constexpr int kBlock = 256;
 
-unsigned blocks_for(int64_t count) { return static_cast<unsigned>((count + kBlock - 1) / kBlock); }
+unsigned blocks_for(int64_t count) {
+  return static_cast<unsigned>((count + kBlock - 1) / kBlock);
+}
 
-__device__ int64_t element() { return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
+__device__ int64_t element() {
+  return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
 
 __global__ void round_kernel(int64_t count, const float* x, __nv_bfloat16* y) {
   if (const int64_t i = element(); i < count) y[i] = __float2bfloat16_rn(x[i]);
@@ -25,11 +29,16 @@ __global__ void bias_kernel(int64_t count, int64_t n, const float* bias, float* 
   if (const int64_t i = element(); i < count) y[i] += bias[i % n];
 }
 
-__device__ float to_float(float value) { return value; }
-__device__ float to_float(uint16_t bits) { return __uint_as_float(static_cast<unsigned>(bits) << 16); }
+__device__ float to_float(float value) {
+  return value;
+}
+__device__ float to_float(uint16_t bits) {
+  return __uint_as_float(static_cast<unsigned>(bits) << 16);
+}
 
 template <class T>
-__global__ void embed_kernel(int64_t count, int64_t k, const T* table, const int32_t* tokens, float* y) {
+__global__ void embed_kernel(int64_t count, int64_t k, const T* table, const int32_t* tokens,
+                             float* y) {
   if (const int64_t i = element(); i < count)
     y[i] = to_float(table[static_cast<int64_t>(tokens[i / k]) * k + i % k]);
 }
@@ -44,7 +53,8 @@ __global__ void rope_kernel(const RopeArgs a) {
   const int64_t row = i / (half * a.heads);
   float* x = a.x + row * a.row_stride + head * a.head_dim;
   // The angle in double: at position 10^5 a float product is off by 10^-2 turns.
-  const double angle = static_cast<double>(a.positions[row]) * static_cast<double>(a.inverse_frequencies[j]);
+  const double angle =
+      static_cast<double>(a.positions[row]) * static_cast<double>(a.inverse_frequencies[j]);
   double s = 0;
   double c = 0;
   sincos(angle, &s, &c);
@@ -79,7 +89,8 @@ __global__ void silu_mul_backward_kernel(const SiluMulBackwardArgs a) {
 
 void round_to_bf16(int64_t count, const float* x, uint16_t* y, Stream stream) {
   if (count == 0) return;
-  round_kernel<<<blocks_for(count), kBlock, 0, stream>>>(count, x, reinterpret_cast<__nv_bfloat16*>(y));
+  round_kernel<<<blocks_for(count), kBlock, 0, stream>>>(count, x,
+                                                         reinterpret_cast<__nv_bfloat16*>(y));
   check_launch();
 }
 
@@ -95,13 +106,15 @@ void add_bias(int64_t m, int64_t n, const float* bias, float* y, Stream stream) 
   check_launch();
 }
 
-void embed_rows(int64_t m, int64_t k, const float* table, const int32_t* tokens, float* y, Stream stream) {
+void embed_rows(int64_t m, int64_t k, const float* table, const int32_t* tokens, float* y,
+                Stream stream) {
   if (m == 0) return;
   embed_kernel<<<blocks_for(m * k), kBlock, 0, stream>>>(m * k, k, table, tokens, y);
   check_launch();
 }
 
-void embed_rows(int64_t m, int64_t k, const uint16_t* table, const int32_t* tokens, float* y, Stream stream) {
+void embed_rows(int64_t m, int64_t k, const uint16_t* table, const int32_t* tokens, float* y,
+                Stream stream) {
   if (m == 0) return;
   embed_kernel<<<blocks_for(m * k), kBlock, 0, stream>>>(m * k, k, table, tokens, y);
   check_launch();

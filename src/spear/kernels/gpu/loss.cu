@@ -10,12 +10,15 @@ namespace {
 
 constexpr int kBlock = 512;
 
-__device__ float row_log_sum(const float* row, int64_t vocab, float inverse_temperature, float* slots) {
+__device__ float row_log_sum(const float* row, int64_t vocab, float inverse_temperature,
+                             float* slots) {
   float top = -INFINITY;
-  for (int64_t v = threadIdx.x; v < vocab; v += blockDim.x) top = fmaxf(top, row[v] * inverse_temperature);
+  for (int64_t v = threadIdx.x; v < vocab; v += blockDim.x)
+    top = fmaxf(top, row[v] * inverse_temperature);
   top = block_reduce(top, -INFINITY, Largest{}, slots);
   float sum = 0;
-  for (int64_t v = threadIdx.x; v < vocab; v += blockDim.x) sum += expf(row[v] * inverse_temperature - top);
+  for (int64_t v = threadIdx.x; v < vocab; v += blockDim.x)
+    sum += expf(row[v] * inverse_temperature - top);
   sum = block_reduce(sum, 0.0f, Plus{}, slots);
   return top + logf(sum);
 }

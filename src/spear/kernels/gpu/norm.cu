@@ -1,5 +1,5 @@
-// RMS norm and its reverse, one block a row. The weight's gradient is summed over strips of rows, then over strips, in
-// a fixed order.
+// RMS norm and its reverse, one block a row. The weight's gradient is summed over strips of rows,
+// then over strips, in a fixed order.
 #include <algorithm>
 
 #include "spear/kernels/gpu/check.h"
@@ -54,7 +54,8 @@ __global__ void weight_strips_kernel(const RmsNormBackwardArgs a, float* partial
   partials[static_cast<int64_t>(blockIdx.y) * a.n + j] = sum;
 }
 
-__global__ void weight_sum_kernel(int64_t n, int64_t strips, const float* partials, float* dweight) {
+__global__ void weight_sum_kernel(int64_t n, int64_t strips, const float* partials,
+                                  float* dweight) {
   const int64_t j = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (j >= n) return;
   float sum = 0;
@@ -64,7 +65,9 @@ __global__ void weight_sum_kernel(int64_t n, int64_t strips, const float* partia
 
 }  // namespace
 
-int64_t norm_partial_rows(int64_t m) { return (m + kStrip - 1) / kStrip; }
+int64_t norm_partial_rows(int64_t m) {
+  return (m + kStrip - 1) / kStrip;
+}
 
 void rms_norm(const RmsNormArgs& args, Stream stream) {
   if (args.m == 0) return;
@@ -77,7 +80,8 @@ void rms_norm_backward(const RmsNormBackwardArgs& args, float* partials, Stream 
   if (args.dweight != nullptr) {
     const int64_t strips = norm_partial_rows(args.m);
     const auto columns = static_cast<unsigned>((args.n + kBlock - 1) / kBlock);
-    weight_strips_kernel<<<dim3(columns, static_cast<unsigned>(strips)), kBlock, 0, stream>>>(args, partials);
+    weight_strips_kernel<<<dim3(columns, static_cast<unsigned>(strips)), kBlock, 0, stream>>>(
+        args, partials);
     check_launch();
     weight_sum_kernel<<<columns, kBlock, 0, stream>>>(args.n, strips, partials, args.dweight);
     check_launch();

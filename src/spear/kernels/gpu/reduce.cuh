@@ -7,7 +7,8 @@ constexpr unsigned kFullWarp = 0xffffffffu;
 
 template <class Op>
 __device__ float warp_reduce(float value, Op op) {
-  for (int offset = 16; offset > 0; offset /= 2) value = op(value, __shfl_xor_sync(kFullWarp, value, offset));
+  for (int offset = 16; offset > 0; offset /= 2)
+    value = op(value, __shfl_xor_sync(kFullWarp, value, offset));
   return value;
 }
 
@@ -18,7 +19,8 @@ struct Largest {
   __device__ float operator()(float a, float b) const { return fmaxf(a, b); }
 };
 
-// All threads of the block get the result. `slots`: 32 floats of shared memory, free to reuse after the next barrier.
+// All threads of the block get the result. `slots`: 32 floats of shared memory, free to reuse after
+// the next barrier.
 template <class Op>
 __device__ float block_reduce(float value, float neutral, Op op, float* slots) {
   value = warp_reduce(value, op);

@@ -1,5 +1,6 @@
-// The structured rotation of rows, one block a row held in shared memory: signs, factor over p, Walsh-Hadamard over h,
-// signs (kernels/decoder_ops.h). The inverse runs the transposes in the opposite order.
+// The structured rotation of rows, one block a row held in shared memory: signs, factor over p,
+// Walsh-Hadamard over h, signs (kernels/decoder_ops.h). The inverse runs the transposes in the
+// opposite order.
 #include "spear/kernels/gpu/check.h"
 #include "spear/kernels/gpu/gpu_kernels.h"
 
@@ -59,7 +60,8 @@ __global__ void rotate_kernel(const RotateArgs a) {
 void rotate(const RotateArgs& args, Stream stream) {
   if (args.m == 0) return;
   const size_t bytes = static_cast<size_t>(args.rotation.n) * 2 * sizeof(float);
-  check(cudaFuncSetAttribute(rotate_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
+  check(cudaFuncSetAttribute(rotate_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(bytes)));
   rotate_kernel<<<static_cast<unsigned>(args.m), kBlock, bytes, stream>>>(args);
   check_launch();
 }

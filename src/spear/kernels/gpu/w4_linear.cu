@@ -1,5 +1,6 @@
-// The plain path of the quantized linear on a GPU: the canonical layout expanded beside a library product, and the gate
-// of a compensator. Correct for every artifact; the fused kernels are another file's business.
+// The plain path of the quantized linear on a GPU: the canonical layout expanded beside a library
+// product, and the gate of a compensator. Correct for every artifact; the fused kernels are another
+// file's business.
 #include <cuda_fp16.h>
 
 #include "spear/kernels/gpu/check.h"
@@ -10,9 +11,13 @@ namespace {
 
 constexpr int kBlock = 256;
 
-unsigned blocks_for(int64_t count) { return static_cast<unsigned>((count + kBlock - 1) / kBlock); }
+unsigned blocks_for(int64_t count) {
+  return static_cast<unsigned>((count + kBlock - 1) / kBlock);
+}
 
-__device__ float half_bits(uint16_t bits) { return __half2float(__ushort_as_half(bits)); }
+__device__ float half_bits(uint16_t bits) {
+  return __half2float(__ushort_as_half(bits));
+}
 
 __device__ float zero_of(const QuantizedView& w, int64_t i) {
   switch (w.zero_kind) {
@@ -39,7 +44,9 @@ __device__ float weight_at(const QuantizedView& w, int64_t row, int64_t column) 
   return (static_cast<float>(code) - zero_of(w, i)) * half_bits(w.scales[i]);
 }
 
-__device__ void put(float* out, int64_t i, float value) { out[i] = value; }
+__device__ void put(float* out, int64_t i, float value) {
+  out[i] = value;
+}
 __device__ void put(uint16_t* out, int64_t i, float value) {
   const unsigned bits = __float_as_uint(value);
   out[i] = static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
@@ -59,12 +66,14 @@ __global__ void embed_kernel(const QuantizedView w, int64_t m, const int32_t* to
 // One block a token; hidden activations in shared memory.
 __global__ void gate_kernel(const CompensatorView ec, float* z) {
   extern __shared__ float memory[];
-  float* values = memory;              // [rank]
-  float* hidden = memory + ec.rank;    // [gate_hidden]
+  float* values = memory;            // [rank]
+  float* hidden = memory + ec.rank;  // [gate_hidden]
   float* row = z + static_cast<int64_t>(blockIdx.x) * ec.rank;
-  for (int i = static_cast<int>(threadIdx.x); i < ec.rank; i += static_cast<int>(blockDim.x)) values[i] = row[i];
+  for (int i = static_cast<int>(threadIdx.x); i < ec.rank; i += static_cast<int>(blockDim.x))
+    values[i] = row[i];
   __syncthreads();
-  for (int h = static_cast<int>(threadIdx.x); h < ec.gate_hidden; h += static_cast<int>(blockDim.x)) {
+  for (int h = static_cast<int>(threadIdx.x); h < ec.gate_hidden;
+       h += static_cast<int>(blockDim.x)) {
     float sum = half_bits(ec.b1[h]);
     for (int i = 0; i < ec.rank; ++i) sum += half_bits(ec.w1[h * ec.rank + i]) * values[i];
     hidden[h] = fmaxf(sum, 0.0f);
@@ -72,13 +81,14 @@ __global__ void gate_kernel(const CompensatorView ec, float* z) {
   __syncthreads();
   for (int i = static_cast<int>(threadIdx.x); i < ec.rank; i += static_cast<int>(blockDim.x)) {
     float sum = half_bits(ec.b2[i]);
-    for (int h = 0; h < ec.gate_hidden; ++h) sum += half_bits(ec.w2[i * ec.gate_hidden + h]) * hidden[h];
+    for (int h = 0; h < ec.gate_hidden; ++h)
+      sum += half_bits(ec.w2[i * ec.gate_hidden + h]) * hidden[h];
     row[i] = values[i] * (1.0f + tanhf(sum));
   }
 }
 
-__global__ void factor_kernel(const void* factor, const uint16_t* scales, int32_t bits, int32_t rank, int32_t columns,
-                              float* out) {
+__global__ void factor_kernel(const void* factor, const uint16_t* scales, int32_t bits,
+                              int32_t rank, int32_t columns, float* out) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= static_cast<int64_t>(rank) * columns) return;
   const int64_t row = i / columns;
@@ -110,7 +120,8 @@ void dequantize(const QuantizedView& w, float* out, Stream stream) {
   check_launch();
 }
 
-void embed_quantized(const QuantizedView& w, int64_t m, const int32_t* tokens, float* y, Stream stream) {
+void embed_quantized(const QuantizedView& w, int64_t m, const int32_t* tokens, float* y,
+                     Stream stream) {
   if (m == 0) return;
   embed_kernel<<<blocks_for(m * w.k), kBlock, 0, stream>>>(w, m, tokens, y);
   check_launch();
@@ -123,10 +134,10 @@ void apply_gate(const CompensatorView& ec, int64_t m, float* z, Stream stream) {
   check_launch();
 }
 
-void expand_factor(const void* factor, const uint16_t* scales, int32_t bits, int32_t rank, int32_t columns, float* out,
-                   Stream stream) {
-  factor_kernel<<<blocks_for(static_cast<int64_t>(rank) * columns), kBlock, 0, stream>>>(factor, scales, bits, rank,
-                                                                                      columns, out);
+void expand_factor(const void* factor, const uint16_t* scales, int32_t bits, int32_t rank,
+                   int32_t columns, float* out, Stream stream) {
+  factor_kernel<<<blocks_for(static_cast<int64_t>(rank) * columns), kBlock, 0, stream>>>(
+      factor, scales, bits, rank, columns, out);
   check_launch();
 }
 
