@@ -1,0 +1,107 @@
+// The reverse pass on a GPU against the FP64 graph that finite differences and PyTorch confirm
+// (tests/model). Skipped, with the reason, where there is no GPU.
+#include <cmath>
+
+#include <gtest/gtest.h>
+
+#include "spear/base/thread_pool.h"
+#include "spear/model/gradients.h"
+
+#include "model/gradients_case.h"
+
+namespace spear {
+namespace {
+
+using test::GradientCase;
+using test::PlainGraph;
+
+class GradientsOnTheGpu : public ::testing::TestWithParam<const char*> {
+ protected:
+  GradientsOnTheGpu() : from_(GetParam()) {
+    for (double& state : from_.arrays.at("teacher")) {
+      teacher_.push_back(bf16_from_float(static_cast<float>(state)));
+      state = float_from_bf16(teacher_.back());
+    }
+    for (double& value : from_.arrays.at("teacher_head")) {
+      head_.push_back(bf16_from_float(static_cast<float>(value)));
+      value = float_from_bf16(head_.back());
+    }
+    values_.assign(from_.values.begin(), from_.values.end());
+    batch_ = {from_.tokens, GradientCase::kSequences, GradientCase::kLength, teacher_,
+              static_cast<float>(from_.arrays.at("temperature")[0])};
+  }
+  void SetUp() override {
+    Result<std::unique_ptr<Backend>> made = make_gpu_backend(0);
+    if (!made) GTEST_SKIP() << made.error().message;
+    backend_ = std::move(*made);
+    pass_ = make_reverse_pass(from_.student, {head_.data(), Shape{30, 12}, DType::kBF16}, *backend_,
+                              pool_, {});
+  }
+  std::vector<float> gradient(KindSet wanted = ~KindSet{0}) {
+    std::vector<float> out(values_.size(), 0.0f);
+    kl_ = pass_->loss_and_gradient(values_, batch_, wanted, 1.0, out);
+    return out;
+  }
+
+  GradientCase from_;
+  ThreadPool pool_{2};
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<ReversePass> pass_;
+  std::vector<uint16_t> teacher_, head_;
+  std::vector<float> values_;
+  StudentBatch batch_;
+  double kl_ = 0;
+};
+
+// Inputs, weights and gradients of products are rounded to BF16 (unit roundoff 2^-9 after rounding
+// to nearest), some ten times between a parameter and the loss and back; their errors are
+// independent, so a gradient as a whole moves by sqrt(20) · 2^-8 at most: 2 %. A wrong formula or a
+// lost term moves it by tens of per cent.
+TEST_P(GradientsOnTheGpu, AgreeWithFp64) {
+  PlainGraph<> plain(from_);
+  const std::vector<double> expected = plain.gradient(from_.values);
+  const std::vector<float> actual = gradient();
+  EXPECT_NEAR(kl_, plain.kl, 0.02 * plain.kl);
+  for (int kind = 0; kind < kParameterKinds; ++kind) {
+    double error = 0;
+    double size = 0;
+    for (const ParameterSpan& span : from_.student.spans)
+      for (int64_t i = span.offset;
+           static_cast<int>(span.kind) == kind && i < span.offset + span.count(); ++i) {
+        const auto at = static_cast<size_t>(i);
+        error += std::pow(static_cast<double>(actual[at]) - expected[at], 2);
+        size += std::pow(expected[at], 2);
+      }
+    EXPECT_LE(std::sqrt(error), 0.02 * std::sqrt(size)) << "parameters of kind " << kind;
+  }
+}
+
+TEST_P(GradientsOnTheGpu, AreTheSameEveryTime) {
+  const std::vector<float> first = gradient();
+  EXPECT_EQ(first, gradient());
+}
+
+TEST_P(GradientsOnTheGpu, LeaveUnwantedKindsAlone) {
+  const std::vector<float> all = gradient();
+  const std::vector<float> some =
+      gradient(bit(ParameterKind::kScale) | bit(ParameterKind::kFactorB));
+  for (const ParameterSpan& span : from_.student.spans) {
+    const bool wanted = span.kind == ParameterKind::kScale || span.kind == ParameterKind::kFactorB;
+    for (int64_t i = span.offset; i < span.offset + span.count(); ++i)
+      EXPECT_EQ(some[static_cast<size_t>(i)], wanted ? all[static_cast<size_t>(i)] : 0.0f)
+          << span.name;
+  }
+}
+
+TEST_P(GradientsOnTheGpu, LossesAndRestartsAgree) {
+  gradient();
+  EXPECT_EQ(pass_->loss(values_, batch_), kl_);
+  EXPECT_EQ(pass_->loss_from(0, values_, batch_), kl_);
+  const auto last = static_cast<int32_t>(from_.student.layers.size()) - 1;
+  EXPECT_EQ(pass_->loss_from(last, values_, batch_), kl_);
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, GradientsOnTheGpu, ::testing::Values("channel", "group"));
+
+}  // namespace
+}  // namespace spear
