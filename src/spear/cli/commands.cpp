@@ -3,7 +3,7 @@
 namespace spear {
 
 std::vector<Command> all_commands() {
-  return {pull_command(),    list_command(),       rm_command(),
+  return {pull_command(),    list_command(),       rm_command(), eval_command(),
           inspect_command(), completion_command(), man_command()};
 }
 
