@@ -53,26 +53,28 @@ class GradientsOnTheGpu : public ::testing::TestWithParam<const char*> {
   double kl_ = 0;
 };
 
-// Inputs, weights and gradients of products are rounded to BF16 (unit roundoff 2^-9 after rounding
-// to nearest), some ten times between a parameter and the loss and back; their errors are
-// independent, so a gradient as a whole moves by sqrt(20) · 2^-8 at most: 2 %. A wrong formula or a
-// lost term moves it by tens of per cent.
-TEST_P(GradientsOnTheGpu, AgreeWithFp64) {
+// BF16 products move the gradients of these extreme cases by up to a tenth, however they are
+// summed: by how much, the FP64 graph with rounded factors tells. The device rounds at other places
+// (weights, not codes), so its error is another draw of the same size; twice that is allowed. A
+// wrong formula or a lost term moves a kind by tens of per cent.
+TEST_P(GradientsOnTheGpu, AgreeWithFp64AsFarAsBf16Can) {
   PlainGraph<> plain(from_);
   const std::vector<double> expected = plain.gradient(from_.values);
+  PlainGraph<true> coarse(from_);
+  const std::vector<double> rounded = coarse.gradient(from_.values);
   const std::vector<float> actual = gradient();
-  EXPECT_NEAR(kl_, plain.kl, 0.02 * plain.kl);
+  EXPECT_NEAR(kl_, plain.kl, 2 * std::fabs(coarse.kl - plain.kl) + 0x1p-8 * plain.kl);
   for (int kind = 0; kind < kParameterKinds; ++kind) {
     double error = 0;
-    double size = 0;
+    double allowed = 0;
     for (const ParameterSpan& span : from_.student.spans)
       for (int64_t i = span.offset;
            static_cast<int>(span.kind) == kind && i < span.offset + span.count(); ++i) {
         const auto at = static_cast<size_t>(i);
         error += std::pow(static_cast<double>(actual[at]) - expected[at], 2);
-        size += std::pow(expected[at], 2);
+        allowed += std::pow(rounded[at] - expected[at], 2);
       }
-    EXPECT_LE(std::sqrt(error), 0.02 * std::sqrt(size)) << "parameters of kind " << kind;
+    EXPECT_LE(std::sqrt(error), 2 * std::sqrt(allowed)) << "parameters of kind " << kind;
   }
 }
 
