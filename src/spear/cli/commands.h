@@ -12,8 +12,10 @@ std::vector<Command> all_commands();  // in the order of the help
 Command pull_command();
 Command list_command();
 Command rm_command();
+Command diagnose_command();
 Command eval_command();
 Command inspect_command();
+Command chat_command();
 Command completion_command();
 Command man_command();
 

@@ -6,6 +6,8 @@
 namespace spear {
 
 void install_interrupt_handler();
+// No notice on Ctrl-C: a chat stops its answer, which is seen at once.
+void quiet_interrupts();
 bool interrupt_requested();
 // Forgets a Ctrl-C that has been dealt with (it ended one answer of a chat, not the chat).
 void clear_interrupt();
