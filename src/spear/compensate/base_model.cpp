@@ -19,7 +19,8 @@ namespace {
 // Ranks looked at beyond the even share.
 constexpr int32_t kSpareRanks = 6;
 
-// Σ_j R_jj Σ_i W_ij²: what the layer's output would lose with the whole weight, inputs taken as uncorrelated.
+// Σ_j R_jj Σ_i W_ij²: what the layer's output would lose with the whole weight, inputs taken as
+// uncorrelated.
 double output_energy(const float* weight, const float* covariance, int64_t n, int64_t k) {
   std::vector<double> column(static_cast<size_t>(k), 0.0);
   for (int64_t i = 0; i < n; ++i)
@@ -39,7 +40,10 @@ int32_t even_rank(const ModelConfig& config, size_t budget, const CompensatorFor
 class ClosedForms {
  public:
   ClosedForms(const ModelConfig& config, const RecipePlan& plan, ThreadPool& pool)
-      : plan_(plan), pool_(pool), format_{plan.factor_bits, plan.gate_per_rank}, forms_(static_cast<size_t>(module_count(config))),
+      : plan_(plan),
+        pool_(pool),
+        format_{plan.factor_bits, plan.gate_per_rank},
+        forms_(static_cast<size_t>(module_count(config))),
         gains_(forms_.size()),
         rank_(plan.extra_bytes == 0 || plan.start != FactorStart::kClosedForm
                   ? 0
@@ -54,7 +58,8 @@ class ClosedForms {
     const int64_t n = work.quantized.n;
     const int64_t k = work.quantized.k;
     ClosedFormOptions options;
-    options.rank = options.spectrum = static_cast<int32_t>(std::min<int64_t>(rank_, std::min(n, k)));
+    options.rank = options.spectrum =
+        static_cast<int32_t>(std::min<int64_t>(rank_, std::min(n, k)));
     options.seed = plan_.quantize.seed;
     const std::vector<float> residual = residual_of(weight, work.quantized);
     ClosedForm form = closed_form(residual.data(), n, k, covariance, options);
@@ -67,7 +72,8 @@ class ClosedForms {
 
   void place(QuantizedModel& model) const {
     if (rank_ == 0) return;
-    const Allocation allocation = spend_evenly_then_by_gain(model.config, gains_, plan_.extra_bytes, format_);
+    const Allocation allocation =
+        spend_evenly_then_by_gain(model.config, gains_, plan_.extra_bytes, format_);
     for (size_t at = 0; at < forms_.size(); ++at)
       if (const int32_t rank = allocation.ranks[at]; rank > 0)
         model.layers[at / kModulesPerLayer].linears[at % kModulesPerLayer].compensator =
@@ -75,7 +81,9 @@ class ClosedForms {
   }
 
  private:
-  static int64_t module_count(const ModelConfig& config) { return config.num_hidden_layers * kModulesPerLayer; }
+  static int64_t module_count(const ModelConfig& config) {
+    return config.num_hidden_layers * kModulesPerLayer;
+  }
   const RecipePlan& plan_;
   ThreadPool& pool_;
   CompensatorFormat format_;
@@ -86,7 +94,8 @@ class ClosedForms {
 
 }  // namespace
 
-Allocation spend_evenly_then_by_gain(const ModelConfig& config, std::span<const ModuleGains> modules, size_t budget,
+Allocation spend_evenly_then_by_gain(const ModelConfig& config,
+                                     std::span<const ModuleGains> modules, size_t budget,
                                      const CompensatorFormat& format) {
   Allocation total;
   total.ranks.assign(modules.size(), 0);
@@ -95,7 +104,9 @@ Allocation spend_evenly_then_by_gain(const ModelConfig& config, std::span<const 
   std::vector<ModuleGains> rest(modules.begin(), modules.end());
   for (size_t i = 0; i < rest.size(); ++i) {
     auto& gains = rest[i].gains;
-    gains.erase(gains.begin(), gains.begin() + std::min<int64_t>(total.ranks[i], static_cast<int64_t>(gains.size())));
+    gains.erase(
+        gains.begin(),
+        gains.begin() + std::min<int64_t>(total.ranks[i], static_cast<int64_t>(gains.size())));
   }
   if (const auto more = allocate_by_gain(config, rest, budget - total.bytes, format)) {
     for (size_t i = 0; i < rest.size(); ++i) total.ranks[i] += more->ranks[i];
@@ -104,8 +115,8 @@ Allocation spend_evenly_then_by_gain(const ModelConfig& config, std::span<const 
   return total;
 }
 
-QuantizedModel make_base_model(const DenseModel& dense, const Covariances* covariances, const RecipePlan& plan,
-                               ThreadPool& pool, Progress& progress) {
+QuantizedModel make_base_model(const DenseModel& dense, const Covariances* covariances,
+                               const RecipePlan& plan, ThreadPool& pool, Progress& progress) {
   ClosedForms forms(dense.config, plan, pool);
   QuantizedModel model = quantize_model(dense, covariances, plan.quantize, pool, progress,
                                         [&](ModuleWork& work) { forms.visit(work); });
@@ -116,7 +127,8 @@ QuantizedModel make_base_model(const DenseModel& dense, const Covariances* covar
 namespace {
 
 void fill_normal(std::vector<float>& values, int64_t count, double deviation, Rng& rng) {
-  for (int64_t i = 0; i < count; ++i) values.push_back(static_cast<float>(deviation * rng.normal()));
+  for (int64_t i = 0; i < count; ++i)
+    values.push_back(static_cast<float>(deviation * rng.normal()));
 }
 
 // A gate that is exactly 1: only its output weights are zero, so that training can leave the start.
@@ -132,8 +144,8 @@ void add_gate(CompensatorValues& ec, int32_t hidden, Rng& rng) {
 
 }  // namespace
 
-CompensatorList random_compensators(const ModelConfig& config, const Allocation& allocation, const RecipePlan& plan,
-                                    uint64_t seed) {
+CompensatorList random_compensators(const ModelConfig& config, const Allocation& allocation,
+                                    const RecipePlan& plan, uint64_t seed) {
   CompensatorList list(allocation.ranks.size());
   for (size_t at = 0; at < list.size(); ++at) {
     const int32_t rank = allocation.ranks[at];
@@ -158,7 +170,8 @@ CompensatorList random_compensators(const ModelConfig& config, const Allocation&
 CompensatorList with_gates(const QuantizedModel& model, int32_t gate_per_rank, uint64_t seed) {
   CompensatorList list(model.layers.size() * kModulesPerLayer);
   for (size_t at = 0; at < list.size(); ++at) {
-    const QuantizedLinear& linear = model.layers[at / kModulesPerLayer].linears[at % kModulesPerLayer];
+    const QuantizedLinear& linear =
+        model.layers[at / kModulesPerLayer].linears[at % kModulesPerLayer];
     if (!linear.compensator) continue;
     CompensatorValues ec = unpack(linear.compensator->view(), linear.weight.n, linear.weight.k);
     Rng rng(seed, at + 1);
@@ -168,15 +181,17 @@ CompensatorList with_gates(const QuantizedModel& model, int32_t gate_per_rank, u
   return list;
 }
 
-std::vector<float> remaining_error(const DenseModel& dense, const QuantizedModel& model, const RecipePlan& plan,
-                                   const ModuleId& id, ThreadPool& pool) {
+std::vector<float> remaining_error(const DenseModel& dense, const QuantizedModel& model,
+                                   const RecipePlan& plan, const ModuleId& id, ThreadPool& pool) {
   std::optional<Rotation> rotation;
   if (plan.quantize.rotate) rotation = make_rotation(dense.config, plan.quantize.seed);
   const WorkingLinear working = working_linear(dense, id, rotation ? &*rotation : nullptr, pool);
   const QuantizedLinear& linear = model.layers[static_cast<size_t>(id.layer)].linear(id.module);
-  std::vector<float> residual = residual_of(working.weight.as<float>().data(), unpack(linear.weight.view()));
+  std::vector<float> residual =
+      residual_of(working.weight.as<float>().data(), unpack(linear.weight.view()));
   if (linear.compensator)
-    subtract_product(unpack(linear.compensator->view(), linear.weight.n, linear.weight.k), residual.data());
+    subtract_product(unpack(linear.compensator->view(), linear.weight.n, linear.weight.k),
+                     residual.data());
   return residual;
 }
 

@@ -1,5 +1,6 @@
-// The token sequences of a compression: sampled by the reference itself, cut from the texts a user gives, and some that
-// are never trained on. Everything is kept in the cache and named by what determines it. One thread.
+// The token sequences of a compression: sampled by the reference itself, cut from the texts a user
+// gives, and some that are never trained on. Everything is kept in the cache and named by what
+// determines it. One thread.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +26,8 @@ struct CalibrationText {
   TokenSequences sequences;
 };
 // kBadFile / kUsage: not UTF-8, or fewer tokens than one sequence. Throws Failure.
-CalibrationText read_calibration_text(const std::filesystem::path& path, const Tokenizer& tokenizer, int64_t length);
+CalibrationText read_calibration_text(const std::filesystem::path& path, const Tokenizer& tokenizer,
+                                      int64_t length);
 
 struct CalibrationSet {
   TokenSequences covariance;  // what second moments are gathered on
@@ -36,9 +38,11 @@ struct CalibrationSet {
 inline constexpr int64_t kUnseenSequences = 24;
 
 // `decoder` is asked for the reference only when samples are not in the cache.
-CalibrationSet make_calibration_set(const RecipePlan& plan, uint64_t seed, const std::string& model_hash,
+CalibrationSet make_calibration_set(const RecipePlan& plan, uint64_t seed,
+                                    const std::string& model_hash,
                                     const std::vector<CalibrationText>& texts, int64_t vocab_size,
-                                    const std::function<Decoder&()>& decoder, const std::filesystem::path& cache,
-                                    ThreadPool& pool, Progress& progress);
+                                    const std::function<Decoder&()>& decoder,
+                                    const std::filesystem::path& cache, ThreadPool& pool,
+                                    Progress& progress);
 
 }  // namespace spear

@@ -13,7 +13,8 @@ namespace spear {
 namespace {
 
 constexpr std::array<std::string_view, 4> kRecipeNames = {"closed", "fast", "best", "paper"};
-constexpr std::array<std::string_view, 3> kStartNames = {"closed-form", "random-zero", "random-small"};
+constexpr std::array<std::string_view, 3> kStartNames = {"closed-form", "random-zero",
+                                                         "random-small"};
 
 int64_t linear_weights(const ModelConfig& config) {
   int64_t count = 0;
@@ -28,7 +29,8 @@ int64_t linear_rows(const ModelConfig& config) {
 }
 
 bool divides_all_inputs(const ModelConfig& config, int64_t group) {
-  return std::all_of(kModules.begin(), kModules.end(), [&](Module m) { return in_features(config, m) % group == 0; });
+  return std::all_of(kModules.begin(), kModules.end(),
+                     [&](Module m) { return in_features(config, m) % group == 0; });
 }
 
 // Bytes of all linears with this grid and no compensators.
@@ -55,14 +57,18 @@ Result<void> choose_group(double bits, const ModelConfig& config, QuantizeOption
     if (group != 0 && !divides_all_inputs(config, group)) continue;
     q.group = group;
     q.zero_kind = group == 0 ? ZeroKind::kU8 : ZeroKind::kU4;
-    if (stored_bits(config, grid_bytes(config, q)) + (group == 0 ? 0 : kCompensatorBits) <= bits) return {};
+    if (stored_bits(config, grid_bytes(config, q)) + (group == 0 ? 0 : kCompensatorBits) <= bits)
+      return {};
   }
-  return fail(ErrorCode::kBudget, fmt::format("--bits {}: per-channel {}-bit weights with their scales take {:.3f} bits "
-                                              "already; ask for more, or for fewer bits a code",
-                                              bits, q.bits, stored_bits(config, grid_bytes(config, q))));
+  return fail(
+      ErrorCode::kBudget,
+      fmt::format("--bits {}: per-channel {}-bit weights with their scales take {:.3f} bits "
+                  "already; ask for more, or for fewer bits a code",
+                  bits, q.bits, stored_bits(config, grid_bytes(config, q))));
 }
 
-TrainerOptions joint_training(const RecipeOptions& options, int64_t steps, int64_t batch, float rate) {
+TrainerOptions joint_training(const RecipeOptions& options, int64_t steps, int64_t batch,
+                              float rate) {
   TrainerOptions t;
   t.steps = options.steps > 0 ? options.steps : steps;
   t.batch = options.batch > 0 ? options.batch : batch;
@@ -137,13 +143,16 @@ void choose_grid(const RecipeOptions& options, RecipePlan& plan) {
   plan.quantize = options.quantize;
   plan.quantize.seed = options.seed;
   if (options.keep_grid) return;
-  plan.quantize.method = options.recipe == Recipe::kPaper ? QuantizeMethod::kRtn : QuantizeMethod::kGptq;
+  plan.quantize.method =
+      options.recipe == Recipe::kPaper ? QuantizeMethod::kRtn : QuantizeMethod::kGptq;
   plan.quantize.rotate = options.recipe != Recipe::kPaper;
   // Real zero points cost half a byte a row and are worth it.
-  if (options.recipe != Recipe::kPaper && plan.quantize.group == 0) plan.quantize.zero_kind = ZeroKind::kU8;
+  if (options.recipe != Recipe::kPaper && plan.quantize.group == 0)
+    plan.quantize.zero_kind = ZeroKind::kU8;
 }
 
-Result<size_t> extra_bytes(const RecipeOptions& options, const ModelConfig& config, const RecipePlan& plan) {
+Result<size_t> extra_bytes(const RecipeOptions& options, const ModelConfig& config,
+                           const RecipePlan& plan) {
   const size_t base = grid_bytes(config, plan.quantize);
   if (options.bits > 0) {
     const double allowed = options.bits * static_cast<double>(linear_weights(config)) / 8;
@@ -155,20 +164,25 @@ Result<size_t> extra_bytes(const RecipeOptions& options, const ModelConfig& conf
   const size_t bias = plan.row_bias ? 2 * static_cast<size_t>(linear_rows(config)) : 0;
   if (allowed < static_cast<double>(wider + bias))
     return fail(ErrorCode::kBudget,
-                fmt::format("--budget {}: {} bytes, but the wider scales, zero points and biases of this recipe alone take "
+                fmt::format("--budget {}: {} bytes, but the wider scales, zero points and biases "
+                            "of this recipe alone take "
                             "{}: ask for at least {:.3g} %, or for a plainer grid",
                             options.budget, static_cast<size_t>(allowed), wider + bias,
-                            100.0 * static_cast<double>(wider + bias) / static_cast<double>(plain_w4_bytes(config))));
+                            100.0 * static_cast<double>(wider + bias) /
+                                static_cast<double>(plain_w4_bytes(config))));
   return static_cast<size_t>(allowed) - wider - bias;
 }
 
 Result<void> check(const RecipeOptions& o) {
   if (!(o.budget >= 0 && o.budget <= 10))
-    return fail(ErrorCode::kUsage, fmt::format("--budget {}: expected a share from 0 to 10 (1 % is 0.01)", o.budget));
+    return fail(ErrorCode::kUsage,
+                fmt::format("--budget {}: expected a share from 0 to 10 (1 % is 0.01)", o.budget));
   if (!(o.bits == 0 || (o.bits >= 2 && o.bits <= 16)))
-    return fail(ErrorCode::kUsage, fmt::format("--bits {}: expected stored bits a weight from 2 to 16", o.bits));
+    return fail(ErrorCode::kUsage,
+                fmt::format("--bits {}: expected stored bits a weight from 2 to 16", o.bits));
   if (o.factor_bits != 4 && o.factor_bits != 8 && o.factor_bits != 16)
-    return fail(ErrorCode::kUsage, fmt::format("--factor-bits {}: expected 4, 8 or 16", o.factor_bits));
+    return fail(ErrorCode::kUsage,
+                fmt::format("--factor-bits {}: expected 4, 8 or 16", o.factor_bits));
   if (o.steps < 0 || o.batch < 0 || o.self_samples < 0 || o.real_sequences < 0)
     return fail(ErrorCode::kUsage, "counts of steps, sequences and samples cannot be below 0");
   return {};
@@ -176,12 +190,15 @@ Result<void> check(const RecipeOptions& o) {
 
 }  // namespace
 
-std::string_view name_of(Recipe recipe) { return kRecipeNames[static_cast<size_t>(recipe)]; }
+std::string_view name_of(Recipe recipe) {
+  return kRecipeNames[static_cast<size_t>(recipe)];
+}
 
 Result<Recipe> recipe_from_name(std::string_view name) {
   for (size_t i = 0; i < kRecipeNames.size(); ++i)
     if (name == kRecipeNames[i]) return static_cast<Recipe>(i);
-  return fail(ErrorCode::kUsage, fmt::format("--recipe {}: expected closed, fast, best or paper", name));
+  return fail(ErrorCode::kUsage,
+              fmt::format("--recipe {}: expected closed, fast, best or paper", name));
 }
 
 double stored_bits(const ModelConfig& config, size_t linear_bytes) {
@@ -209,8 +226,12 @@ Result<RecipePlan> plan_recipe(const RecipeOptions& options, const ModelConfig& 
   }
   choose_grid(options, plan);
   if (options.bits > 0 && !options.keep_grid)
-    if (auto fits = choose_group(options.bits, config, plan.quantize); !fits) return tl::unexpected(fits.error());
+    if (auto fits = choose_group(options.bits, config, plan.quantize); !fits)
+      return tl::unexpected(fits.error());
   if (auto fine = validate(plan.quantize, config); !fine) return tl::unexpected(fine.error());
+  // Trained zero points are stored as real numbers: only where the grid pays for that already.
+  if (plan.quantize.zero_kind == ZeroKind::kU4)
+    for (TrainStage& stage : plan.stages) stage.options.rates.zero = 0;
   if (options.self_samples > 0) plan.self_samples = options.self_samples;
   if (options.real_sequences > 0) plan.real_sequences = options.real_sequences;
   plan.covariance_self = std::min(plan.covariance_self, plan.self_samples);
@@ -230,28 +251,35 @@ std::string to_json_text(const RecipePlan& plan) {
     Json one = Json::parse(to_json_text(stage.options));
     stages.push_back({{"name", stage.name}, {"options", std::move(one)}});
   }
-  const Json json = {
-      {"recipe", name_of(plan.recipe)},
-      {"quantize",
-       {{"method", q.method == QuantizeMethod::kGptq ? "gptq" : "rtn"}, {"bits", q.bits}, {"group", q.group},
-        {"symmetric", q.symmetric}, {"clip", q.clip}, {"rotate", q.rotate}, {"seed", q.seed}, {"damping", q.damping},
-        {"activation_order", q.activation_order}, {"embedding_bits", q.embedding_bits}, {"head_bits", q.head_bits},
-        {"zero_kind", static_cast<int>(q.zero_kind)}}},
-      {"length", plan.length},
-      {"self_samples", plan.self_samples},
-      {"real_sequences", plan.real_sequences},
-      {"covariance_self", plan.covariance_self},
-      {"covariance_real", plan.covariance_real},
-      {"refit_scales", plan.refit_scales},
-      {"start", kStartNames[static_cast<size_t>(plan.start)]},
-      {"factor_bits", plan.factor_bits},
-      {"gate_per_rank", plan.gate_per_rank},
-      {"select_by_damage", plan.select_by_damage},
-      {"row_bias", plan.row_bias},
-      {"stages", std::move(stages)},
-      {"removal_sequences", plan.removal_sequences},
-      {"retune_steps", plan.retune_steps},
-      {"extra_bytes", plan.extra_bytes}};
+  const Json json = {{"recipe", name_of(plan.recipe)},
+                     {"quantize",
+                      {{"method", q.method == QuantizeMethod::kGptq ? "gptq" : "rtn"},
+                       {"bits", q.bits},
+                       {"group", q.group},
+                       {"symmetric", q.symmetric},
+                       {"clip", q.clip},
+                       {"rotate", q.rotate},
+                       {"seed", q.seed},
+                       {"damping", q.damping},
+                       {"activation_order", q.activation_order},
+                       {"embedding_bits", q.embedding_bits},
+                       {"head_bits", q.head_bits},
+                       {"zero_kind", static_cast<int>(q.zero_kind)}}},
+                     {"length", plan.length},
+                     {"self_samples", plan.self_samples},
+                     {"real_sequences", plan.real_sequences},
+                     {"covariance_self", plan.covariance_self},
+                     {"covariance_real", plan.covariance_real},
+                     {"refit_scales", plan.refit_scales},
+                     {"start", kStartNames[static_cast<size_t>(plan.start)]},
+                     {"factor_bits", plan.factor_bits},
+                     {"gate_per_rank", plan.gate_per_rank},
+                     {"select_by_damage", plan.select_by_damage},
+                     {"row_bias", plan.row_bias},
+                     {"stages", std::move(stages)},
+                     {"removal_sequences", plan.removal_sequences},
+                     {"retune_steps", plan.retune_steps},
+                     {"extra_bytes", plan.extra_bytes}};
   return json.dump();
 }
 

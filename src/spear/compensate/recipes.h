@@ -1,5 +1,6 @@
-// The recipes of `spear compress`: what is quantized how, on how much text, with which compensators, and what is trained
-// for how long. A recipe is data; compress_job.h carries it out. Pure functions.
+// The recipes of `spear compress`: what is quantized how, on how much text, with which
+// compensators, and what is trained for how long. A recipe is data; compress_job.h carries it out.
+// Pure functions.
 #pragma once
 
 #include <cstdint>
@@ -54,9 +55,9 @@ struct TrainStage {
 struct RecipePlan {
   Recipe recipe = Recipe::kClosed;
   QuantizeOptions quantize;
-  int64_t length = 256;            // tokens of a sequence
-  int64_t self_samples = 0;        // sampled from the reference
-  int64_t real_sequences = 0;      // from the texts given, at most
+  int64_t length = 256;                              // tokens of a sequence
+  int64_t self_samples = 0;                          // sampled from the reference
+  int64_t real_sequences = 0;                        // from the texts given, at most
   int64_t covariance_self = 0, covariance_real = 0;  // the first of them, for covariances
   bool refit_scales = true;
   FactorStart start = FactorStart::kClosedForm;
@@ -70,8 +71,8 @@ struct RecipePlan {
   size_t extra_bytes = 0;         // allowed beyond the plain W4 file
 };
 
-// Refuses what cannot be, with a sentence: shares below 0, bits that no grid here gives, kBudget for a budget too small
-// for the zero points alone.
+// Refuses what cannot be, with a sentence: shares below 0, bits that no grid here gives, kBudget
+// for a budget too small for the zero points alone.
 Result<RecipePlan> plan_recipe(const RecipeOptions& options, const ModelConfig& config);
 
 // One line of JSON with everything that decides the result.

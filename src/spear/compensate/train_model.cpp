@@ -22,8 +22,12 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
 // One student after another on the same data.
 class Training {
  public:
-  Training(QuantizedModel& model, const RecipePlan& plan, const TrainContext& context, Progress& progress)
-      : model_(model), plan_(plan), context_(context), progress_(progress),
+  Training(QuantizedModel& model, const RecipePlan& plan, const TrainContext& context,
+           Progress& progress)
+      : model_(model),
+        plan_(plan),
+        context_(context),
+        progress_(progress),
         data_{context.tokens, context.teacher, context.dense.head_weight().view()} {}
 
   void run(const CompensatorList& start) {
@@ -33,7 +37,8 @@ class Training {
       student.start = run_stage(student, stage);
       trained |= stage.options.rates.kinds();
     }
-    const std::vector<double> worth = plan_.removal_sequences > 0 ? drop(student) : std::vector<double>();
+    const std::vector<double> worth =
+        plan_.removal_sequences > 0 ? drop(student) : std::vector<double>();
     store(student, student.start, trained);
     if (report_.dropped == 0 || plan_.retune_steps == 0 || context_.covariances == nullptr) return;
     const CompensatorList larger = spend(worth);
@@ -53,7 +58,8 @@ class Training {
     const auto begin = std::chrono::steady_clock::now();
     const auto pass = make_pass(student, stage.options);
     const std::filesystem::path checkpoint =
-        context_.work.empty() ? std::filesystem::path() : context_.work / ("train-" + stage.name + ".state");
+        context_.work.empty() ? std::filesystem::path()
+                              : context_.work / ("train-" + stage.name + ".state");
     TrainingResult result = train(student, data_, *pass, stage.options, checkpoint, progress_);
     StageReport report;
     report.name = stage.name;
@@ -66,22 +72,26 @@ class Training {
     return std::move(result.values);
   }
 
-  std::unique_ptr<ReversePass> make_pass(const StudentModel& student, const TrainerOptions& options) {
-    const ReversePassOptions pass =
-        choose_pass_options(student, options, context_.tokens.length, context_.compute, context_.memory);
+  std::unique_ptr<ReversePass> make_pass(const StudentModel& student,
+                                         const TrainerOptions& options) {
+    const ReversePassOptions pass = choose_pass_options(student, options, context_.tokens.length,
+                                                        context_.compute, context_.memory);
     return make_reverse_pass(student, data_.reference_head, context_.backend, context_.pool, pass);
   }
 
-  // Measures what each compensator is worth on held-out sequences and switches off the useless ones.
+  // Measures what each compensator is worth on held-out sequences and switches off the useless
+  // ones.
   std::vector<double> drop(StudentModel& student) {
     const TrainerOptions& options = plan_.stages.back().options;
     const auto pass = make_pass(student, options);
     std::vector<int64_t> held_out = split_held_out(context_.tokens.count, options).held_out;
     if (static_cast<int64_t>(held_out.size()) > plan_.removal_sequences)
       held_out.resize(static_cast<size_t>(plan_.removal_sequences));
-    const std::vector<double> worth = removal_damage(student, *pass, student.start, data_, held_out,
-                                                     options.micro_tokens, options.temperature, progress_);
-    const Dropped dropped = drop_useless(student, *pass, student.start, data_, held_out, worth, options);
+    const std::vector<double> worth =
+        removal_damage(student, *pass, student.start, data_, held_out, options.micro_tokens,
+                       options.temperature, progress_);
+    const Dropped dropped =
+        drop_useless(student, *pass, student.start, data_, held_out, worth, options);
     report_.dropped = static_cast<int64_t>(dropped.modules.size());
     report_.freed_bytes = dropped.bytes;
     return worth;
@@ -91,8 +101,8 @@ class Training {
     store_student(student, values, {plan_.factor_bits, trained}, model_);
   }
 
-  // More rank where the freed bytes help most: a compensator's worth in KL for the local error it takes away says what
-  // a further rank of its module is worth.
+  // More rank where the freed bytes help most: a compensator's worth in KL for the local error it
+  // takes away says what a further rank of its module is worth.
   CompensatorList spend(const std::vector<double>& worth) {
     const auto modules = static_cast<size_t>(model_.layers.size()) * kModulesPerLayer;
     std::vector<ModuleGains> gains(modules);
@@ -104,8 +114,8 @@ class Training {
     }
     progress_.end();
     CompensatorList list(modules);
-    const auto allocation =
-        allocate_by_gain(model_.config, gains, report_.freed_bytes, {plan_.factor_bits, plan_.gate_per_rank});
+    const auto allocation = allocate_by_gain(model_.config, gains, report_.freed_bytes,
+                                             {plan_.factor_bits, plan_.gate_per_rank});
     for (size_t at = 0; allocation && at < modules; ++at) {
       if (allocation->ranks[at] == 0) continue;
       list[at] = extended(linear_at(at), truncated(further[at], allocation->ranks[at]));
@@ -123,23 +133,26 @@ class Training {
     const QuantizedLinear& linear = linear_at(at);
     // A gate is not extended; a dropped module stays dropped.
     if (!linear.compensator || linear.compensator->gate_hidden > 0 || worth <= 0) return;
-    const ModuleId id{static_cast<int32_t>(at / kModulesPerLayer), static_cast<Module>(at % kModulesPerLayer)};
+    const ModuleId id{static_cast<int32_t>(at / kModulesPerLayer),
+                      static_cast<Module>(at % kModulesPerLayer)};
     HostTensor covariance = context_.covariances->load(id.layer, input_site(id.module));
     if (plan_.quantize.rotate)
       rotate_covariance(context_.dense, id.layer, input_site(id.module),
-                        make_rotation(model_.config, plan_.quantize.seed), context_.pool, covariance);
+                        make_rotation(model_.config, plan_.quantize.seed), context_.pool,
+                        covariance);
     std::vector<float> residual = remaining_error(context_.dense, model_, plan_, id, context_.pool);
     ClosedFormOptions options;
     options.rank = options.spectrum = std::min({kFurtherRanks, linear.weight.n, linear.weight.k});
-    const ClosedForm form =
-        closed_form(residual.data(), linear.weight.n, linear.weight.k, covariance.as<float>().data(), options);
+    const ClosedForm form = closed_form(residual.data(), linear.weight.n, linear.weight.k,
+                                        covariance.as<float>().data(), options);
     // What the present factors take: the error without them less the error with them.
     CompensatorValues own = unpack(linear.compensator->view(), linear.weight.n, linear.weight.k);
     for (float& b : own.b) b = -b;
     subtract_product(own, residual.data());
     options.rank = options.spectrum = 1;
-    const double without =
-        closed_form(residual.data(), linear.weight.n, linear.weight.k, covariance.as<float>().data(), options).error;
+    const double without = closed_form(residual.data(), linear.weight.n, linear.weight.k,
+                                       covariance.as<float>().data(), options)
+                               .error;
     const double taken = without - form.error;
     if (taken <= 0) return;
     gains.damage = worth;

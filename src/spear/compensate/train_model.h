@@ -1,6 +1,7 @@
-// The trained part of a recipe: its stages on a base model, then compensators switched off one by one, the useless ones
-// dropped and their bytes spent on rank elsewhere, and a short training of the result. Interrupted, it goes on where it
-// was; finished steps stand in the work folder. One thread; works on the pool and the backend.
+// The trained part of a recipe: its stages on a base model, then compensators switched off one by
+// one, the useless ones dropped and their bytes spent on rank elsewhere, and a short training of
+// the result. Interrupted, it goes on where it was; finished steps stand in the work folder. One
+// thread; works on the pool and the backend.
 #pragma once
 
 #include <cstdint>
@@ -42,11 +43,12 @@ struct TrainContext {
   Backend& backend;
   ThreadPool& pool;
   Compute compute = Compute::kBF16;
-  size_t memory = 0;                // bytes that training may hold; 0: what is free
-  std::filesystem::path work;       // folder for checkpoints; empty: none
+  size_t memory = 0;           // bytes that training may hold; 0: what is free
+  std::filesystem::path work;  // folder for checkpoints; empty: none
 };
 
-// Trains `model` in place. `start`: compensators in place of the model's own (the paper's random ones, gates), or empty.
+// Trains `model` in place. `start`: compensators in place of the model's own (the paper's random
+// ones, gates), or empty.
 TrainReport train_model(QuantizedModel& model, const RecipePlan& plan, const CompensatorList& start,
                         const TrainContext& context, Progress& progress);
 
