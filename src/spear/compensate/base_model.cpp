@@ -73,7 +73,7 @@ class ClosedForms {
   void place(QuantizedModel& model) const {
     if (rank_ == 0) return;
     const Allocation allocation =
-        spend_evenly_then_by_gain(model.config, gains_, plan_.extra_bytes, format_);
+        spend_evenly_then_by_gain(model.config, gains_, compensator_budget(model, plan_), format_);
     for (size_t at = 0; at < forms_.size(); ++at)
       if (const int32_t rank = allocation.ranks[at]; rank > 0)
         model.layers[at / kModulesPerLayer].linears[at % kModulesPerLayer].compensator =
@@ -93,6 +93,16 @@ class ClosedForms {
 };
 
 }  // namespace
+
+size_t compensator_budget(const QuantizedModel& model, const RecipePlan& plan) {
+  if (plan.file_limit == 0) return plan.extra_bytes;
+  size_t used = count_bytes(model).total();
+  if (plan.row_bias)
+    for (const QuantizedLayer& layer : model.layers)
+      for (const QuantizedLinear& linear : layer.linears)
+        if (linear.bias.empty()) used += 2 * static_cast<size_t>(linear.weight.n);
+  return plan.file_limit - std::min(plan.file_limit, used);
+}
 
 Allocation spend_evenly_then_by_gain(const ModelConfig& config,
                                      std::span<const ModuleGains> modules, size_t budget,

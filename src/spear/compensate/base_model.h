@@ -23,6 +23,9 @@ namespace spear {
 QuantizedModel make_base_model(const DenseModel& dense, const Covariances* covariances,
                                const RecipePlan& plan, ThreadPool& pool, Progress& progress);
 
+// Bytes that compensators of a model that has none yet may take.
+size_t compensator_budget(const QuantizedModel& model, const RecipePlan& plan);
+
 // Ranks for the whole budget: as many as all modules can have alike, the rest where a byte takes
 // most error away.
 Allocation spend_evenly_then_by_gain(const ModelConfig& config,

@@ -122,8 +122,8 @@ class Job {
       calibration_ = clock_.time("samples", [&] { return calibrate(); });
       if (plan_.quantize.method == QuantizeMethod::kGptq || plan_.start == FactorStart::kClosedForm)
         gather();
-      if (plan_.select_by_damage) clock_.time("diagnosis", [&] { diagnose_modules(); });
       base();
+      if (plan_.select_by_damage) clock_.time("diagnosis", [&] { diagnose_modules(); });
       if (!request_.apply_parameters.empty())
         apply();
       else if (!plan_.stages.empty())
@@ -267,7 +267,7 @@ class Job {
     for (const int64_t index : place(damage, cost, cover.count))
       modules.push_back({static_cast<int32_t>(index / kModulesPerLayer),
                          static_cast<Module>(index % kModulesPerLayer)});
-    return value_or_throw(allocate_evenly(config, modules, plan_.extra_bytes,
+    return value_or_throw(allocate_evenly(config, modules, compensator_budget(model(), plan_),
                                           {plan_.factor_bits, plan_.gate_per_rank}));
   }
 

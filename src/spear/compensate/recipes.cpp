@@ -241,6 +241,9 @@ Result<RecipePlan> plan_recipe(const RecipeOptions& options, const ModelConfig& 
   auto bytes = extra_bytes(options, config, plan);
   if (!bytes) return tl::unexpected(bytes.error());
   plan.extra_bytes = *bytes;
+  if (options.bits == 0)
+    plan.file_limit =
+        static_cast<size_t>((1 + options.budget) * static_cast<double>(plain_w4_bytes(config)));
   return plan;
 }
 
@@ -279,7 +282,8 @@ std::string to_json_text(const RecipePlan& plan) {
                      {"stages", std::move(stages)},
                      {"removal_sequences", plan.removal_sequences},
                      {"retune_steps", plan.retune_steps},
-                     {"extra_bytes", plan.extra_bytes}};
+                     {"extra_bytes", plan.extra_bytes},
+                     {"file_limit", plan.file_limit}};
   return json.dump();
 }
 

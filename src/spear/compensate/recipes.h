@@ -68,7 +68,8 @@ struct RecipePlan {
   std::vector<TrainStage> stages;
   int64_t removal_sequences = 0;  // for switching compensators off one by one; 0: not done
   int64_t retune_steps = 0;       // after their bytes were spent elsewhere
-  size_t extra_bytes = 0;         // allowed beyond the plain W4 file
+  size_t extra_bytes = 0;         // of compensators, by this arithmetic; --bits counts by it alone
+  size_t file_limit = 0;          // bytes of the whole model that --budget allows; 0: --bits rules
 };
 
 // Refuses what cannot be, with a sentence: shares below 0, bits that no grid here gives, kBudget
