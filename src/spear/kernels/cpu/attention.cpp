@@ -87,8 +87,7 @@ void kv_append(const KvAppendArgs& args, ThreadPool& pool) {
         const int64_t page = s.pages[position / page_size];
         for (int64_t h = 0; h < args.kv_heads; ++h) {
           const int64_t from = ((s.first_row + row) * args.kv_heads + h) * d;
-          const int64_t to =
-              ((page * args.kv_heads + h) * page_size + position % page_size) * d;
+          const int64_t to = ((page * args.kv_heads + h) * page_size + position % page_size) * d;
           std::memcpy(args.cache.keys + to, args.k + from, bytes);
           std::memcpy(args.cache.values + to, args.v + from, bytes);
         }

@@ -1,4 +1,5 @@
-// How attention is cut for the threads: tiles of query rows, taken one by one because they are uneven.
+// How attention is cut for the threads: tiles of query rows, taken one by one because they are
+// uneven.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +11,8 @@
 
 namespace spear::cpu {
 
-// Enough query rows to pay for copying a block of keys and values, few enough to stay in a core's cache.
+// Enough query rows to pay for copying a block of keys and values, few enough to stay in a core's
+// cache.
 inline int64_t tokens_per_tile(int64_t group) {
   constexpr int64_t kTileRows = 126;  // a multiple of the micro-kernel's 6
   return std::max<int64_t>(1, kTileRows / group);

@@ -42,9 +42,17 @@ void rotate(const RotateArgs& args, ThreadPool& pool, const SimdLoops& loops) {
   });
 }
 
-void rms_norm(const RmsNormArgs& args, ThreadPool& pool) { rms_norm(args, pool, simd_loops()); }
-void rope(const RopeArgs& args, ThreadPool& pool) { rope(args, pool, simd_loops()); }
-void silu_mul(const SiluMulArgs& args, ThreadPool& pool) { silu_mul(args, pool, simd_loops()); }
-void rotate(const RotateArgs& args, ThreadPool& pool) { rotate(args, pool, simd_loops()); }
+void rms_norm(const RmsNormArgs& args, ThreadPool& pool) {
+  rms_norm(args, pool, simd_loops());
+}
+void rope(const RopeArgs& args, ThreadPool& pool) {
+  rope(args, pool, simd_loops());
+}
+void silu_mul(const SiluMulArgs& args, ThreadPool& pool) {
+  silu_mul(args, pool, simd_loops());
+}
+void rotate(const RotateArgs& args, ThreadPool& pool) {
+  rotate(args, pool, simd_loops());
+}
 
 }  // namespace spear::cpu

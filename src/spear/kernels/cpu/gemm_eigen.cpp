@@ -69,6 +69,8 @@ void run(const GemmArgs& g, ThreadPool* pool) {
 
 }  // namespace
 
-GemmKernel gemm_eigen() { return {.name = "cpu.eigen", .supports = supports, .run = run}; }
+GemmKernel gemm_eigen() {
+  return {.name = "cpu.eigen", .supports = supports, .run = run};
+}
 
 }  // namespace spear::cpu

@@ -1,9 +1,8 @@
-#include "spear/kernels/gemm.h"
-
 #include <algorithm>
 
 #include "spear/kernels/cpu/gemm_libraries.h"
 #include "spear/kernels/cpu/gemm_tables.h"
+#include "spear/kernels/gemm.h"
 
 namespace spear {
 

@@ -1,5 +1,4 @@
 #include <omp.h>
-
 #include <oneapi/dnnl/dnnl.hpp>
 
 #include "spear/base/host_buffer.h"
@@ -29,8 +28,8 @@ dnnl::primitive_attr attributes(const GemmArgs& g) {
   return attr;
 }
 
-// The primitive is made anew for each call: the library keeps generated code in a cache of its own, and a hit costs 3 to
-// 30 µs (docs/kernels.md), less than any product that is sent here.
+// The primitive is made anew for each call: the library keeps generated code in a cache of its own,
+// and a hit costs 3 to 30 µs (docs/kernels.md), less than any product that is sent here.
 void run_slice(const GemmArgs& g) {
   omp_set_num_threads(1);  // of this thread only: slices are the parallelism
   const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
@@ -41,11 +40,11 @@ void run_slice(const GemmArgs& g) {
   const dnnl::matmul::primitive_desc plan(dnnl::matmul::desc(a, b, c), attributes(g), engine);
   HostBuffer scratch(plan.scratchpad_desc().get_size());
   dnnl::matmul(plan).execute(
-      stream, {{DNNL_ARG_SRC, dnnl::memory(a, engine, const_cast<void*>(g.a))},
-               {DNNL_ARG_WEIGHTS, dnnl::memory(b, engine, const_cast<void*>(g.b))},
-               {DNNL_ARG_DST, dnnl::memory(c, engine, g.c)},
-               {DNNL_ARG_SCRATCHPAD,
-                dnnl::memory(plan.scratchpad_desc(), engine, scratch.data())}});
+      stream,
+      {{DNNL_ARG_SRC, dnnl::memory(a, engine, const_cast<void*>(g.a))},
+       {DNNL_ARG_WEIGHTS, dnnl::memory(b, engine, const_cast<void*>(g.b))},
+       {DNNL_ARG_DST, dnnl::memory(c, engine, g.c)},
+       {DNNL_ARG_SCRATCHPAD, dnnl::memory(plan.scratchpad_desc(), engine, scratch.data())}});
   stream.wait();
 }
 
@@ -61,6 +60,8 @@ void run(const GemmArgs& g, ThreadPool* pool) {
 
 }  // namespace
 
-GemmKernel gemm_onednn() { return {.name = "cpu.onednn", .supports = supports, .run = run}; }
+GemmKernel gemm_onednn() {
+  return {.name = "cpu.onednn", .supports = supports, .run = run};
+}
 
 }  // namespace spear::cpu

@@ -16,7 +16,9 @@ void run_slice(const GemmArgs& g) {
 }
 
 // Debian's build has no BF16 product.
-bool supports(const GemmArgs& g) { return g.a_type == DType::kF32 && g.b_type == DType::kF32; }
+bool supports(const GemmArgs& g) {
+  return g.a_type == DType::kF32 && g.b_type == DType::kF32;
+}
 
 void run(const GemmArgs& g, ThreadPool* pool) {
   if (g.m == 0 || g.n == 0) return;
@@ -27,6 +29,8 @@ void run(const GemmArgs& g, ThreadPool* pool) {
 
 }  // namespace
 
-GemmKernel gemm_openblas() { return {.name = "cpu.openblas", .supports = supports, .run = run}; }
+GemmKernel gemm_openblas() {
+  return {.name = "cpu.openblas", .supports = supports, .run = run};
+}
 
 }  // namespace spear::cpu

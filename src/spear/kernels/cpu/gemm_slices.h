@@ -1,5 +1,6 @@
-// Cuts a product into slices of rows or columns of c, one or more a thread, and runs each on one thread of the pool.
-// Slices write disjoint parts of c, so the result does not depend on which thread ran which slice.
+// Cuts a product into slices of rows or columns of c, one or more a thread, and runs each on one
+// thread of the pool. Slices write disjoint parts of c, so the result does not depend on which
+// thread ran which slice.
 #pragma once
 
 #include <algorithm>
@@ -30,12 +31,14 @@ inline GemmArgs column_slice(GemmArgs g, int64_t begin, int64_t end) {
   return g;
 }
 
-// The longer side of c is cut, in multiples of 16, so that the operand both slices read is the smaller one.
+// The longer side of c is cut, in multiples of 16, so that the operand both slices read is the
+// smaller one.
 template <class RunSlice>
 void run_in_slices(const GemmArgs& g, ThreadPool* pool, RunSlice run_slice) {
   constexpr int64_t kUnit = 16;
   constexpr double kWorthWaking = 1e6;  // multiply-adds that take longer than waking a thread
-  const double work = static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k);
+  const double work =
+      static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k);
   const bool by_rows = g.m >= g.n;
   const int64_t units = (std::max(g.m, g.n) + kUnit - 1) / kUnit;
   if (pool == nullptr || pool->size() == 1 || units == 1 || work < kWorthWaking) {

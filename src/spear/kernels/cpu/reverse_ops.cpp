@@ -9,8 +9,8 @@
 
 namespace spear::cpu {
 
-// Each of a fixed number of stripes of rows sums its own part of dweight; the parts are added in order, so the result
-// does not depend on the number of threads.
+// Each of a fixed number of stripes of rows sums its own part of dweight; the parts are added in
+// order, so the result does not depend on the number of threads.
 void rms_norm_backward(const RmsNormBackwardArgs& a, ThreadPool& pool, const SimdLoops& loops) {
   constexpr int64_t kStripes = 16;
   const int64_t stripe = (a.m + kStripes - 1) / kStripes;
@@ -30,9 +30,8 @@ void rms_norm_backward(const RmsNormBackwardArgs& a, ThreadPool& pool, const Sim
 }
 
 void silu_mul_backward(const SiluMulBackwardArgs& args, ThreadPool& pool, const SimdLoops& loops) {
-  pool.parallel_for(args.count, 16384, [&](int64_t begin, int64_t end) {
-    loops.silu_mul_backward(args, begin, end);
-  });
+  pool.parallel_for(args.count, 16384,
+                    [&](int64_t begin, int64_t end) { loops.silu_mul_backward(args, begin, end); });
 }
 
 void dense_attention(const DenseAttentionArgs& a, ThreadPool& pool, const SimdLoops& loops) {
@@ -41,31 +40,32 @@ void dense_attention(const DenseAttentionArgs& a, ThreadPool& pool, const SimdLo
   const int64_t tile = std::min(a.length, tokens_per_tile(group));
   const int64_t tiles = a.length == 0 ? 0 : (a.length + tile - 1) / tile;
   const int64_t heads = a.batch * a.kv_heads;
-  run_one_by_one(
-      pool, tiles * heads, loops.attention_scratch(tile * group, d),
-      [&](int64_t item, float* scratch) {
-        const int64_t token = (tiles - 1 - item / heads) * tile;  // the longest first
-        const int64_t sequence = item % heads / a.kv_heads;
-        const int64_t kv_head = item % a.kv_heads;
-        const int64_t q = ((sequence * a.length + token) * a.heads + kv_head * group) * d;
-        const int64_t kv = (sequence * a.length * a.kv_heads + kv_head) * d;
-        float* log_sum = a.log_sum == nullptr
-                             ? nullptr
-                             : a.log_sum + (sequence * a.heads + kv_head * group) * a.length + token;
-        loops.attention({.tokens = std::min(tile, a.length - token),
-                         .group = group,
-                         .head_dim = d,
-                         .first_keys = token + 1,
-                         .q = a.q + q,
-                         .token_stride = a.heads * d,
-                         .keys = {.base = a.k + kv, .row_stride = a.kv_heads * d},
-                         .values = {.base = a.v + kv, .row_stride = a.kv_heads * d},
-                         .scale = a.scale,
-                         .y = a.y + q,
-                         .log_sum = log_sum,
-                         .log_sum_stride = a.length,
-                         .scratch = scratch});
-      });
+  run_one_by_one(pool, tiles * heads, loops.attention_scratch(tile * group, d),
+                 [&](int64_t item, float* scratch) {
+                   const int64_t token = (tiles - 1 - item / heads) * tile;  // the longest first
+                   const int64_t sequence = item % heads / a.kv_heads;
+                   const int64_t kv_head = item % a.kv_heads;
+                   const int64_t q =
+                       ((sequence * a.length + token) * a.heads + kv_head * group) * d;
+                   const int64_t kv = (sequence * a.length * a.kv_heads + kv_head) * d;
+                   float* log_sum =
+                       a.log_sum == nullptr
+                           ? nullptr
+                           : a.log_sum + (sequence * a.heads + kv_head * group) * a.length + token;
+                   loops.attention({.tokens = std::min(tile, a.length - token),
+                                    .group = group,
+                                    .head_dim = d,
+                                    .first_keys = token + 1,
+                                    .q = a.q + q,
+                                    .token_stride = a.heads * d,
+                                    .keys = {.base = a.k + kv, .row_stride = a.kv_heads * d},
+                                    .values = {.base = a.v + kv, .row_stride = a.kv_heads * d},
+                                    .scale = a.scale,
+                                    .y = a.y + q,
+                                    .log_sum = log_sum,
+                                    .log_sum_stride = a.length,
+                                    .scratch = scratch});
+                 });
 }
 
 void dense_attention_backward(const DenseAttentionBackwardArgs& args, ThreadPool& pool,
@@ -73,31 +73,30 @@ void dense_attention_backward(const DenseAttentionBackwardArgs& args, ThreadPool
   const DenseAttentionArgs& a = args.forward;
   const int64_t group = a.heads / a.kv_heads;
   const int64_t d = a.head_dim;
-  run_one_by_one(
-      pool, a.batch * a.kv_heads, loops.attention_backward_scratch(d),
-      [&](int64_t item, float* scratch) {
-        const int64_t sequence = item / a.kv_heads;
-        const int64_t kv_head = item % a.kv_heads;
-        const int64_t q = (sequence * a.length * a.heads + kv_head * group) * d;
-        const int64_t kv = (sequence * a.length * a.kv_heads + kv_head) * d;
-        loops.attention_backward(
-            {.length = a.length,
-             .group = group,
-             .head_dim = d,
-             .q = a.q + q,
-             .y = a.y + q,
-             .dy = args.dy + q,
-             .dq = args.dq + q,
-             .q_stride = a.heads * d,
-             .k = a.k + kv,
-             .v = a.v + kv,
-             .dk = args.dk + kv,
-             .dv = args.dv + kv,
-             .kv_stride = a.kv_heads * d,
-             .scale = a.scale,
-             .log_sum = a.log_sum + (sequence * a.heads + kv_head * group) * a.length,
-             .scratch = scratch});
-      });
+  run_one_by_one(pool, a.batch * a.kv_heads, loops.attention_backward_scratch(d),
+                 [&](int64_t item, float* scratch) {
+                   const int64_t sequence = item / a.kv_heads;
+                   const int64_t kv_head = item % a.kv_heads;
+                   const int64_t q = (sequence * a.length * a.heads + kv_head * group) * d;
+                   const int64_t kv = (sequence * a.length * a.kv_heads + kv_head) * d;
+                   loops.attention_backward(
+                       {.length = a.length,
+                        .group = group,
+                        .head_dim = d,
+                        .q = a.q + q,
+                        .y = a.y + q,
+                        .dy = args.dy + q,
+                        .dq = args.dq + q,
+                        .q_stride = a.heads * d,
+                        .k = a.k + kv,
+                        .v = a.v + kv,
+                        .dk = args.dk + kv,
+                        .dv = args.dv + kv,
+                        .kv_stride = a.kv_heads * d,
+                        .scale = a.scale,
+                        .log_sum = a.log_sum + (sequence * a.heads + kv_head * group) * a.length,
+                        .scratch = scratch});
+                 });
 }
 
 void rms_norm_backward(const RmsNormBackwardArgs& args, ThreadPool& pool) {

@@ -74,12 +74,12 @@ void few_tokens(const W4LinearArgs& a, HostBuffer& workspace, ThreadPool& pool,
 
 // The parts of the workspace of many tokens.
 struct Parts {
-  std::byte* x = nullptr;       // [m, k] in the type of the product
-  float* u = nullptr;           // [m, rank]
-  float* factor_b = nullptr;    // [rank, n]
+  std::byte* x = nullptr;         // [m, k] in the type of the product
+  float* u = nullptr;             // [m, rank]
+  float* factor_b = nullptr;      // [rank, n]
   std::byte* factor_a = nullptr;  // [rank, k] in the type of the product
-  float* expanded = nullptr;    // [k] a thread, and the expansion of A
-  std::byte* tiles = nullptr;   // [tile rows, k] a thread
+  float* expanded = nullptr;      // [k] a thread, and the expansion of A
+  std::byte* tiles = nullptr;     // [tile rows, k] a thread
 };
 
 int64_t rows_per_tile(const QuantizedView& w, size_t element, int threads) {
@@ -125,8 +125,7 @@ void low_rank_inputs(const W4LinearArgs& a, const GemmArgs& shape, const Parts& 
   for (int64_t r = 0; r < ec.rank; ++r) {
     float* row = exact ? reinterpret_cast<float*>(parts.factor_a) + r * a.w.k : parts.expanded;
     loops.expand_factor_row(ec, ec.a, ec.a_scales, r, a.w.k, 0, a.w.k, row);
-    if (!exact)
-      loops.to_bf16(row, reinterpret_cast<uint16_t*>(parts.factor_a) + r * a.w.k, a.w.k);
+    if (!exact) loops.to_bf16(row, reinterpret_cast<uint16_t*>(parts.factor_a) + r * a.w.k, a.w.k);
     loops.expand_factor_row(ec, ec.b, ec.b_scales, r, a.w.n, 0, a.w.n, parts.factor_b + r * a.w.n);
   }
   GemmArgs down = shape;
@@ -147,8 +146,14 @@ void many_tokens(const W4LinearArgs& a, bool exact, HostBuffer& workspace, Threa
   const size_t element = exact ? sizeof(float) : sizeof(uint16_t);
   const int64_t tile_rows = rows_per_tile(w, element, pool.size());
   const Parts parts = lay_out(a, element, tile_rows, pool.size(), workspace);
-  GemmArgs shape{.m = a.m, .n = w.n, .k = w.k, .a = a.x, .lda = w.k, .ldb = w.k,
-                 .transpose_b = true, .ldc = w.n};
+  GemmArgs shape{.m = a.m,
+                 .n = w.n,
+                 .k = w.k,
+                 .a = a.x,
+                 .lda = w.k,
+                 .ldb = w.k,
+                 .transpose_b = true,
+                 .ldc = w.n};
   if (!exact) {
     shape.a = parts.x;
     shape.a_type = shape.b_type = DType::kBF16;
@@ -161,8 +166,8 @@ void many_tokens(const W4LinearArgs& a, bool exact, HostBuffer& workspace, Threa
   const int64_t tiles = (w.n + tile_rows - 1) / tile_rows;
   std::atomic<int64_t> next_tile{0};
   pool.parallel_for(std::min<int64_t>(pool.size(), tiles), 1, [&](int64_t worker, int64_t) {
-    std::byte* tile = parts.tiles +
-                      static_cast<size_t>(worker) *
+    std::byte* tile =
+        parts.tiles + static_cast<size_t>(worker) *
                           ((static_cast<size_t>(tile_rows * w.k) * element + 63) / 64 * 64);
     float* expanded = parts.expanded + worker * ((w.k + 15) / 16 * 16);
     for (int64_t t = next_tile++; t < tiles; t = next_tile++) {
@@ -181,8 +186,15 @@ void many_tokens(const W4LinearArgs& a, bool exact, HostBuffer& workspace, Threa
       for (int64_t i = 0; a.bias != nullptr && i < a.m; ++i)
         loops.add_scaled(1.0f, a.bias + begin, a.y + i * w.n + begin, end - begin);
       if (a.ec.rank == 0) continue;
-      gemm.run({.m = a.m, .n = end - begin, .k = a.ec.rank, .a = parts.u, .lda = a.ec.rank,
-                .b = parts.factor_b + begin, .ldb = w.n, .c = a.y + begin, .ldc = w.n,
+      gemm.run({.m = a.m,
+                .n = end - begin,
+                .k = a.ec.rank,
+                .a = parts.u,
+                .lda = a.ec.rank,
+                .b = parts.factor_b + begin,
+                .ldb = w.n,
+                .c = a.y + begin,
+                .ldc = w.n,
                 .beta = 1.0f},
                nullptr);
     }

@@ -1,5 +1,5 @@
-// The threaded operations with the instruction set given by the caller: what the public ones of the contracts call with
-// the best one, and what tests call with each.
+// The threaded operations with the instruction set given by the caller: what the public ones of the
+// contracts call with the best one, and what tests call with each.
 #pragma once
 
 #include "spear/kernels/attention.h"

@@ -34,8 +34,7 @@ void dequantize_rows_bf16(const QuantizedView& w, int64_t row_begin, int64_t row
   std::vector<float> values(static_cast<size_t>(w.k));
   for (int64_t row = row_begin; row < row_end; ++row) {
     dequantize_row(w, row, values.data());
-    for (int64_t j = 0; j < w.k; ++j)
-      out[(row - row_begin) * w.k + j] = bf16_from_float(values[j]);
+    for (int64_t j = 0; j < w.k; ++j) out[(row - row_begin) * w.k + j] = bf16_from_float(values[j]);
   }
 }
 

@@ -8,9 +8,13 @@ float element(const void* data, DType type, int64_t index) {
   return static_cast<const float*>(data)[index];
 }
 
-bool known(DType type) { return type == DType::kF32 || type == DType::kBF16; }
+bool known(DType type) {
+  return type == DType::kF32 || type == DType::kBF16;
+}
 
-bool supports(const GemmArgs& args) { return known(args.a_type) && known(args.b_type); }
+bool supports(const GemmArgs& args) {
+  return known(args.a_type) && known(args.b_type);
+}
 
 void run(const GemmArgs& g, ThreadPool* /*pool*/) {
   for (int64_t i = 0; i < g.m; ++i) {
@@ -30,6 +34,8 @@ void run(const GemmArgs& g, ThreadPool* /*pool*/) {
 
 }  // namespace
 
-GemmKernel gemm() { return {.name = "ref", .supports = supports, .run = run}; }
+GemmKernel gemm() {
+  return {.name = "ref", .supports = supports, .run = run};
+}
 
 }  // namespace spear::ref

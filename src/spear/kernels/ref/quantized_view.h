@@ -1,5 +1,5 @@
-// Reads single elements of the canonical layout: slow, obvious, for the plain twins and for small parts of fast kernels.
-// Stateless: any thread.
+// Reads single elements of the canonical layout: slow, obvious, for the plain twins and for small
+// parts of fast kernels. Stateless: any thread.
 #pragma once
 
 #include "spear/kernels/w4_linear.h"
@@ -37,9 +37,10 @@ inline float scale_at(const QuantizedView& w, int64_t row, int64_t group) {
 }
 
 // Element j of row `i` of a factor whose rows hold `columns` elements.
-inline float factor_at(const CompensatorView& ec, const void* factor, const uint16_t* scales, int64_t i,
-                       int64_t j, int64_t columns) {
-  if (ec.factor_bits == 16) return float_from_f16(static_cast<const uint16_t*>(factor)[i * columns + j]);
+inline float factor_at(const CompensatorView& ec, const void* factor, const uint16_t* scales,
+                       int64_t i, int64_t j, int64_t columns) {
+  if (ec.factor_bits == 16)
+    return float_from_f16(static_cast<const uint16_t*>(factor)[i * columns + j]);
   int code = 0;
   if (ec.factor_bits == 8) {
     code = static_cast<const int8_t*>(factor)[i * columns + j];

@@ -94,8 +94,9 @@ void dense_attention(const DenseAttentionArgs& args) {
     for (int64_t head = 0; head < args.heads; ++head) attend_head(args, sequence, head);
 }
 
-// p = softmax(s), s = scale q·k: dv = Σ p dy, ds = p (dy·v − dy·y), dq = scale Σ ds k, dk = scale Σ ds q.
-// The softmax is made again from q and k, not from log_sum, so that this twin depends on nothing computed before but y.
+// p = softmax(s), s = scale q·k: dv = Σ p dy, ds = p (dy·v − dy·y), dq = scale Σ ds k, dk = scale Σ
+// ds q. The softmax is made again from q and k, not from log_sum, so that this twin depends on
+// nothing computed before but y.
 void dense_attention_backward(const DenseAttentionBackwardArgs& args) {
   const DenseAttentionArgs& a = args.forward;
   const int64_t d = a.head_dim;

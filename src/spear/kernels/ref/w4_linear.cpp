@@ -29,9 +29,11 @@ std::vector<double> gated(const CompensatorView& ec, const std::vector<double>& 
 }
 
 double weight_at(const QuantizedView& w, const uint8_t* codes, int64_t row, int64_t j) {
-  if (w.bits == 16) return float_from_bf16(static_cast<uint16_t>(codes[2 * j] | codes[2 * j + 1] << 8));
+  if (w.bits == 16)
+    return float_from_bf16(static_cast<uint16_t>(codes[2 * j] | codes[2 * j + 1] << 8));
   const int64_t g = j / (w.k / w.groups());
-  return (code_at(codes, w.bits, j) - static_cast<double>(zero_at(w, row, g))) * scale_at(w, row, g);
+  return (code_at(codes, w.bits, j) - static_cast<double>(zero_at(w, row, g))) *
+         scale_at(w, row, g);
 }
 
 }  // namespace

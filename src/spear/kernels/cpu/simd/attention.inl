@@ -1,27 +1,33 @@
-// Attention in tiles. One tile holds the query rows of some consecutive tokens and of every head that shares a kv-head:
+// Attention in tiles. One tile holds the query rows of some consecutive tokens and of every head
+// that shares a kv-head:
 //
 //            keys, kKeys at a time ->
 //          +--------------------------+       K block, transposed: [head_dim, kKeys]
 //   rows   |  S = Q·Kᵀ   6 rows a time |       V block:             [kKeys, head_dim]
-//   (6 at  |  softmax, online          |       both are copied once per tile and stay in the nearest caches while
-//   a time)|  O = O·c + P·V            |       all rows of the tile pass over them
+//   (6 at  |  softmax, online          |       both are copied once per tile and stay in the
+//   nearest caches while a time)|  O = O·c + P·V            |       all rows of the tile pass over
+//   them
 //          +--------------------------+
 //
-// Both products are the same micro-kernel: R <= 6 rows by kPanel registers of columns, held in registers over the depth.
-// A row of the tile sees keys [0, first_keys + token); later keys are masked with minus infinity.
+// Both products are the same micro-kernel: R <= 6 rows by kPanel registers of columns, held in
+// registers over the depth. A row of the tile sees keys [0, first_keys + token); later keys are
+// masked with minus infinity.
 
 static constexpr int kRows = 6;
-static constexpr int kPanel = kWidth == 16 ? 4 : 2;  // registers of columns: 24 of 32 accumulate, or 12 of 16
+static constexpr int kPanel =
+    kWidth == 16 ? 4 : 2;  // registers of columns: 24 of 32 accumulate, or 12 of 16
 static constexpr int64_t kKeys = 64;
 
-static inline int64_t padded(int64_t count) { return (count + kWidth - 1) / kWidth * kWidth; }
+static inline int64_t padded(int64_t count) {
+  return (count + kWidth - 1) / kWidth * kWidth;
+}
 
 struct Product {
   const float* a;  // row i, depth p at a[i * a_row + p * a_step]
   int64_t a_row, a_step;
   const float* b;  // [depth, ldb], whole registers
   int64_t ldb;
-  float* c;        // [rows, ldc], whole registers
+  float* c;  // [rows, ldc], whole registers
   int64_t ldc;
   int64_t depth, columns;   // columns: a multiple of kWidth
   const float* row_scales;  // null: c is written; else c = c · row_scales[i] + product
@@ -139,8 +145,8 @@ struct TileMemory {
 };
 
 static int64_t attention_scratch_floats(int64_t rows, int64_t head_dim) {
-  return 2 * rows * padded(head_dim) + head_dim * kKeys + kKeys * padded(head_dim) +
-         kRows * kKeys + 2 * rows;
+  return 2 * rows * padded(head_dim) + head_dim * kKeys + kKeys * padded(head_dim) + kRows * kKeys +
+         2 * rows;
 }
 
 static TileMemory tile_memory(const AttentionTile& tile, int64_t rows, int64_t width) {
@@ -155,8 +161,10 @@ static TileMemory tile_memory(const AttentionTile& tile, int64_t rows, int64_t w
   return at;
 }
 
-// Turns one row of scores into weights e^(s − high); returns what the earlier sums must be multiplied by.
-static inline float soften(float* scores, int64_t seen, int64_t columns, float& high, float& total) {
+// Turns one row of scores into weights e^(s − high); returns what the earlier sums must be
+// multiplied by.
+static inline float soften(float* scores, int64_t seen, int64_t columns, float& high,
+                           float& total) {
   for (int64_t t = seen; t < columns; ++t) scores[t] = -__builtin_inff();
   VecF best = load(scores);
   for (int64_t t = kWidth; t < columns; t += kWidth) best = larger(best, load(scores + t));
@@ -180,8 +188,15 @@ static void attend_rows(const AttentionTile& tile, const TileMemory& at, int64_t
   const int64_t visible = tile.first_keys + (row + count - 1) / tile.group - first;
   if (visible <= 0) return;
   const int64_t columns = padded(visible < kKeys ? visible : kKeys);
-  product({.a = at.q + row * width, .a_row = width, .a_step = 1, .b = at.keys, .ldb = kKeys,
-           .c = at.scores, .ldc = kKeys, .depth = tile.head_dim, .columns = columns,
+  product({.a = at.q + row * width,
+           .a_row = width,
+           .a_step = 1,
+           .b = at.keys,
+           .ldb = kKeys,
+           .c = at.scores,
+           .ldc = kKeys,
+           .depth = tile.head_dim,
+           .columns = columns,
            .row_scales = nullptr},
           count);
   float keep[kRows];
@@ -195,9 +210,16 @@ static void attend_rows(const AttentionTile& tile, const TileMemory& at, int64_t
     }
     keep[i] = soften(at.scores + i * kKeys, seen, columns, at.high[row + i], at.total[row + i]);
   }
-  product({.a = at.scores, .a_row = kKeys, .a_step = 1, .b = at.values, .ldb = width,
-           .c = at.out + row * width, .ldc = width, .depth = visible < kKeys ? visible : kKeys,
-           .columns = width, .row_scales = keep},
+  product({.a = at.scores,
+           .a_row = kKeys,
+           .a_step = 1,
+           .b = at.values,
+           .ldb = width,
+           .c = at.out + row * width,
+           .ldc = width,
+           .depth = visible < kKeys ? visible : kKeys,
+           .columns = width,
+           .row_scales = keep},
           count);
 }
 

@@ -1,14 +1,15 @@
-// The reverse of dense causal attention for one kv-head of one sequence, in blocks of kKeys queries by kKeys keys:
+// The reverse of dense causal attention for one kv-head of one sequence, in blocks of kKeys queries
+// by kKeys keys:
 //   P = e^(scale QKᵀ − lse)   dP = dY Vᵀ   dS = P ⊙ (dP − D) scale,  D = Σ dy ⊙ y
 //   dV += Pᵀ dY   dK += dSᵀ Q   dQ += dS K
 // P is made again from the saved log-sum-exp, so nothing of size length² is kept.
 
 struct BackwardMemory {
-  float *q, *dy, *dq;             // [kKeys, width] of a block of queries
-  float *k, *dk, *dv;             // [kKeys, width] of a block of keys
-  float *k_across, *v_across;     // [width, kKeys]
-  float *p, *ds;                  // [kKeys, kKeys]
-  float* mean;                    // [kKeys] D
+  float *q, *dy, *dq;          // [kKeys, width] of a block of queries
+  float *k, *dk, *dv;          // [kKeys, width] of a block of keys
+  float *k_across, *v_across;  // [width, kKeys]
+  float *p, *ds;               // [kKeys, kKeys]
+  float* mean;                 // [kKeys] D
 };
 
 static int64_t attention_backward_scratch_floats(int64_t head_dim) {
@@ -37,20 +38,44 @@ static const float kOnes[kRows] = {1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f};
 static void accumulate(const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t width,
                        float* c, int64_t rows, int64_t depth) {
   for (int64_t i = 0; i < rows; i += kRows)
-    product({.a = a + i * a_row, .a_row = a_row, .a_step = a_step, .b = b, .ldb = width,
-             .c = c + i * width, .ldc = width, .depth = depth, .columns = width,
+    product({.a = a + i * a_row,
+             .a_row = a_row,
+             .a_step = a_step,
+             .b = b,
+             .ldb = width,
+             .c = c + i * width,
+             .ldc = width,
+             .depth = depth,
+             .columns = width,
              .row_scales = kOnes},
             rows - i < kRows ? rows - i : kRows);
 }
 
-// P and dS of queries [i0, i0 + rows) against keys [t0, t0 + keys); entries beyond the diagonal are zero.
+// P and dS of queries [i0, i0 + rows) against keys [t0, t0 + keys); entries beyond the diagonal are
+// zero.
 static void backward_scores(const AttentionBackwardHead& h, const BackwardMemory& at, int64_t head,
                             int64_t i0, int64_t rows, int64_t t0, int64_t keys, int64_t width) {
-  product_all({.a = at.q, .a_row = width, .a_step = 1, .b = at.k_across, .ldb = kKeys, .c = at.p,
-               .ldc = kKeys, .depth = h.head_dim, .columns = kKeys, .row_scales = nullptr},
+  product_all({.a = at.q,
+               .a_row = width,
+               .a_step = 1,
+               .b = at.k_across,
+               .ldb = kKeys,
+               .c = at.p,
+               .ldc = kKeys,
+               .depth = h.head_dim,
+               .columns = kKeys,
+               .row_scales = nullptr},
               rows);
-  product_all({.a = at.dy, .a_row = width, .a_step = 1, .b = at.v_across, .ldb = kKeys, .c = at.ds,
-               .ldc = kKeys, .depth = h.head_dim, .columns = kKeys, .row_scales = nullptr},
+  product_all({.a = at.dy,
+               .a_row = width,
+               .a_step = 1,
+               .b = at.v_across,
+               .ldb = kKeys,
+               .c = at.ds,
+               .ldc = kKeys,
+               .depth = h.head_dim,
+               .columns = kKeys,
+               .row_scales = nullptr},
               rows);
   const VecI lanes = lane_numbers();
   for (int64_t i = 0; i < rows; ++i) {

@@ -1,5 +1,6 @@
 // The loops for AVX2 with FMA. Compiled with that set's flags: only the table's function
-// is visible outside, and nothing from a shared header may be instantiated here (ARCHITECTURE.md, "Instruction sets").
+// is visible outside, and nothing from a shared header may be instantiated here (ARCHITECTURE.md,
+// "Instruction sets").
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -12,24 +13,19 @@ namespace {
 constexpr int kWidth = 8;
 constexpr const char* kName = "avx2";
 
-#include "spear/kernels/cpu/simd/vector.inl"
-
-#include "spear/kernels/cpu/simd/elementwise.inl"
-
-#include "spear/kernels/cpu/simd/loss.inl"
-
 #include "spear/kernels/cpu/simd/attention.inl"
-
 #include "spear/kernels/cpu/simd/attention_backward.inl"
-
-#include "spear/kernels/cpu/simd/quantized.inl"
-
+#include "spear/kernels/cpu/simd/elementwise.inl"
+#include "spear/kernels/cpu/simd/loss.inl"
 #include "spear/kernels/cpu/simd/low_rank.inl"
-
+#include "spear/kernels/cpu/simd/quantized.inl"
 #include "spear/kernels/cpu/simd/table.inl"
+#include "spear/kernels/cpu/simd/vector.inl"
 
 }  // namespace
 
-const SimdLoops& simd_avx2() { return kLoops; }
+const SimdLoops& simd_avx2() {
+  return kLoops;
+}
 
 }  // namespace spear::cpu

@@ -1,5 +1,6 @@
-// The loops for AVX-512 F, BW, DQ, VL and VNNI. Compiled with that set's flags: only the table's function
-// is visible outside, and nothing from a shared header may be instantiated here (ARCHITECTURE.md, "Instruction sets").
+// The loops for AVX-512 F, BW, DQ, VL and VNNI. Compiled with that set's flags: only the table's
+// function is visible outside, and nothing from a shared header may be instantiated here
+// (ARCHITECTURE.md, "Instruction sets").
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -12,24 +13,19 @@ namespace {
 constexpr int kWidth = 16;
 constexpr const char* kName = "avx512";
 
-#include "spear/kernels/cpu/simd/vector.inl"
-
-#include "spear/kernels/cpu/simd/elementwise.inl"
-
-#include "spear/kernels/cpu/simd/loss.inl"
-
 #include "spear/kernels/cpu/simd/attention.inl"
-
 #include "spear/kernels/cpu/simd/attention_backward.inl"
-
-#include "spear/kernels/cpu/simd/quantized.inl"
-
+#include "spear/kernels/cpu/simd/elementwise.inl"
+#include "spear/kernels/cpu/simd/loss.inl"
 #include "spear/kernels/cpu/simd/low_rank.inl"
-
+#include "spear/kernels/cpu/simd/quantized.inl"
 #include "spear/kernels/cpu/simd/table.inl"
+#include "spear/kernels/cpu/simd/vector.inl"
 
 }  // namespace
 
-const SimdLoops& simd_avx512() { return kLoops; }
+const SimdLoops& simd_avx512() {
+  return kLoops;
+}
 
 }  // namespace spear::cpu

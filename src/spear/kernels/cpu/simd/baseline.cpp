@@ -1,5 +1,6 @@
-// The loops for what every processor of the family has (SSE2, NEON). Compiled with that set's flags: only the table's function
-// is visible outside, and nothing from a shared header may be instantiated here (ARCHITECTURE.md, "Instruction sets").
+// The loops for what every processor of the family has (SSE2, NEON). Compiled with that set's
+// flags: only the table's function is visible outside, and nothing from a shared header may be
+// instantiated here (ARCHITECTURE.md, "Instruction sets").
 #include <stddef.h>
 #include <stdint.h>
 
@@ -11,24 +12,19 @@ namespace {
 constexpr int kWidth = 4;
 constexpr const char* kName = "baseline";
 
-#include "spear/kernels/cpu/simd/vector.inl"
-
-#include "spear/kernels/cpu/simd/elementwise.inl"
-
-#include "spear/kernels/cpu/simd/loss.inl"
-
 #include "spear/kernels/cpu/simd/attention.inl"
-
 #include "spear/kernels/cpu/simd/attention_backward.inl"
-
-#include "spear/kernels/cpu/simd/quantized.inl"
-
+#include "spear/kernels/cpu/simd/elementwise.inl"
+#include "spear/kernels/cpu/simd/loss.inl"
 #include "spear/kernels/cpu/simd/low_rank.inl"
-
+#include "spear/kernels/cpu/simd/quantized.inl"
 #include "spear/kernels/cpu/simd/table.inl"
+#include "spear/kernels/cpu/simd/vector.inl"
 
 }  // namespace
 
-const SimdLoops& simd_baseline() { return kLoops; }
+const SimdLoops& simd_baseline() {
+  return kLoops;
+}
 
 }  // namespace spear::cpu

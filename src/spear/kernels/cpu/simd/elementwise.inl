@@ -1,4 +1,5 @@
-// Norm, rotary embedding, SiLU, structured rotation: rows of a few hundred to a few thousand floats.
+// Norm, rotary embedding, SiLU, structured rotation: rows of a few hundred to a few thousand
+// floats.
 
 static void rms_norm_rows(const RmsNormArgs& a, int64_t begin, int64_t end) {
   const int64_t whole = a.n / kWidth * kWidth;
@@ -26,7 +27,8 @@ static void rms_norm_rows(const RmsNormArgs& a, int64_t begin, int64_t end) {
   }
 }
 
-// sin and cos of angle >= 0, in float, by quadrants of a double reduction: right for positions beyond a million.
+// sin and cos of angle >= 0, in float, by quadrants of a double reduction: right for positions
+// beyond a million.
 static inline void sine_cosine(double angle, float& sine, float& cosine) {
   const auto quadrant = static_cast<int32_t>(angle * 0.63661977236758134 + 0.5);
   const double turns = quadrant;
@@ -81,7 +83,9 @@ static void rope_rows(const RopeArgs& a, int64_t begin, int64_t end, float* tabl
   }
 }
 
-static inline VecF sigmoid(VecF x) { return 1.0f / (1.0f + exp_of(-x)); }
+static inline VecF sigmoid(VecF x) {
+  return 1.0f / (1.0f + exp_of(-x));
+}
 
 static void silu_mul_range(const SiluMulArgs& a, int64_t begin, int64_t end) {
   int64_t i = begin;
@@ -135,7 +139,8 @@ static void rms_norm_backward_rows(const RmsNormBackwardArgs& a, int64_t begin, 
       dot += static_cast<double>(a.weight == nullptr ? product : product * a.weight[j]);
       if (dweight != nullptr) dweight[j] += product * r;
     }
-    const auto pull = static_cast<float>(static_cast<double>(r) * r * dot / static_cast<double>(a.n));
+    const auto pull =
+        static_cast<float>(static_cast<double>(r) * r * dot / static_cast<double>(a.n));
     for (j = 0; j < whole; j += kWidth) {
       const VecF g = a.weight == nullptr ? load(dy + j) : load(dy + j) * load(a.weight + j);
       store(dx + j, load(dx + j) + r * (g - load(x + j) * pull));

@@ -1,5 +1,6 @@
-// Softmax statistics over the vocabulary. Two passes over a row (its largest value, then the sums): the second reads from
-// the cache. Sums run in floats over kBlock elements and in doubles beyond, so the length of a row costs no accuracy.
+// Softmax statistics over the vocabulary. Two passes over a row (its largest value, then the sums):
+// the second reads from the cache. Sums run in floats over kBlock elements and in doubles beyond,
+// so the length of a row costs no accuracy.
 
 static constexpr int64_t kBlock = 64 * kWidth;
 
@@ -45,7 +46,8 @@ static void log_sum_exp_rows(const LogSumExpArgs& a, int64_t begin, int64_t end)
   }
 }
 
-// Σ e^{t}, Σ e^{s}, Σ e^{t} (t − s) of one row, t and s divided by the temperature and shifted by their largest.
+// Σ e^{t}, Σ e^{s}, Σ e^{t} (t − s) of one row, t and s divided by the temperature and shifted by
+// their largest.
 struct KlSums {
   double teacher = 0, student = 0, cross = 0;
 };
@@ -98,8 +100,8 @@ static void kl_divergence_rows(const KlArgs& a, int64_t begin, int64_t end) {
     const float teacher_high = largest(teacher, a.vocab);
     const float student_high = largest(student, a.vocab);
     const KlSums sums = kl_sums(teacher, student, a.vocab, inverse, teacher_high, student_high);
-    a.kl[i] = static_cast<float>(sums.cross / sums.teacher +
-                                 __builtin_log(sums.student / sums.teacher));
+    a.kl[i] =
+        static_cast<float>(sums.cross / sums.teacher + __builtin_log(sums.student / sums.teacher));
     if (a.gradient_scale == 0.0f) continue;
     const double scale = static_cast<double>(a.gradient_scale) * static_cast<double>(a.temperature);
     kl_gradient(teacher, student, a.vocab, inverse, teacher_high, student_high,

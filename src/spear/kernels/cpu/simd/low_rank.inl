@@ -1,4 +1,5 @@
-// The factors of a compensator, expanded to floats: row r of A [rank, k] or of B [rank, n], columns [begin, end).
+// The factors of a compensator, expanded to floats: row r of A [rank, k] or of B [rank, n], columns
+// [begin, end).
 
 typedef int8_t VecSigned __attribute__((vector_size(kWidth)));
 

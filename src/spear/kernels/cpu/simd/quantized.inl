@@ -1,13 +1,13 @@
-// Packed codes to floats, and dot products with them in place. 4 and 8 bits have vector code for whole registers of
-// columns; every other width, and the ends of rows, go code by code.
+// Packed codes to floats, and dot products with them in place. 4 and 8 bits have vector code for
+// whole registers of columns; every other width, and the ends of rows, go code by code.
 
 static inline float zero_of(const QuantizedView& w, int64_t index) {
   switch (w.zero_kind) {
     case ZeroKind::kNone:
       return static_cast<float>(1 << (w.bits - 1));
     case ZeroKind::kU4:
-      return static_cast<float>(static_cast<const uint8_t*>(w.zeros)[index / 2] >>
-                                    (index % 2 * 4) & 15);
+      return static_cast<float>(static_cast<const uint8_t*>(w.zeros)[index / 2] >> (index % 2 * 4) &
+                                15);
     case ZeroKind::kU8:
       return static_cast<float>(static_cast<const uint8_t*>(w.zeros)[index]) / 16.0f;
     case ZeroKind::kF16:
@@ -65,7 +65,8 @@ static void dequantize_group(const uint8_t* codes, int64_t begin, int64_t end, f
                              float scale, float* out) {
   int64_t j = begin;
   if constexpr (Bits != 0) {
-    for (; j + kWidth <= end; j += kWidth) store(out + j, (codes_of<Bits>(codes, j) - zero) * scale);
+    for (; j + kWidth <= end; j += kWidth)
+      store(out + j, (codes_of<Bits>(codes, j) - zero) * scale);
     for (; j < end; ++j) out[j] = (code_of(codes, Bits, j) - zero) * scale;
   }
 }

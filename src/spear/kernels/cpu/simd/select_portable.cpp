@@ -2,8 +2,12 @@
 
 namespace spear::cpu {
 
-std::vector<const SimdLoops*> usable_simd_loops() { return {&simd_baseline()}; }
+std::vector<const SimdLoops*> usable_simd_loops() {
+  return {&simd_baseline()};
+}
 
-const SimdLoops& simd_loops() { return simd_baseline(); }
+const SimdLoops& simd_loops() {
+  return simd_baseline();
+}
 
 }  // namespace spear::cpu

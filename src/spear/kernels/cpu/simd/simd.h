@@ -1,5 +1,6 @@
-// The loops that are compiled once per instruction set, as a table. A loop works on a range of rows (or elements), on the
-// calling thread, and allocates nothing; threads and memory are the business of kernels/cpu/*.cpp.
+// The loops that are compiled once per instruction set, as a table. A loop works on a range of rows
+// (or elements), on the calling thread, and allocates nothing; threads and memory are the business
+// of kernels/cpu/*.cpp.
 #pragma once
 
 #include <stdint.h>
@@ -20,29 +21,31 @@ struct HeadRows {
   int64_t page_stride = 0;
 };
 
-// Query rows of consecutive tokens and of all heads that share a kv-head: row r is token r / group, head r % group.
+// Query rows of consecutive tokens and of all heads that share a kv-head: row r is token r / group,
+// head r % group.
 struct AttentionTile {
   int64_t tokens = 0, group = 1, head_dim = 0;
-  int64_t first_keys = 0;       // keys that the first token sees; one more for each later one
-  const float* q = nullptr;     // of the first token and head; heads lie head_dim apart
-  int64_t token_stride = 0;     // of q and y
+  int64_t first_keys = 0;    // keys that the first token sees; one more for each later one
+  const float* q = nullptr;  // of the first token and head; heads lie head_dim apart
+  int64_t token_stride = 0;  // of q and y
   HeadRows keys, values;
   float scale = 0;
   float* y = nullptr;
-  float* log_sum = nullptr;     // or null: [head * log_sum_stride + token]
+  float* log_sum = nullptr;  // or null: [head * log_sum_stride + token]
   int64_t log_sum_stride = 0;
-  float* scratch = nullptr;     // attention_scratch(...) floats
+  float* scratch = nullptr;  // attention_scratch(...) floats
 };
 
 // One kv-head of one sequence, for the reverse of dense attention.
 struct AttentionBackwardHead {
   int64_t length = 0, group = 1, head_dim = 0;
-  const float* q = nullptr;   // [length, group, head_dim] with q_stride between tokens; so are y, dy, dq
+  const float* q =
+      nullptr;  // [length, group, head_dim] with q_stride between tokens; so are y, dy, dq
   const float* y = nullptr;
   const float* dy = nullptr;
   float* dq = nullptr;
   int64_t q_stride = 0;
-  const float* k = nullptr;   // [length, head_dim] with kv_stride between tokens; so are v, dk, dv
+  const float* k = nullptr;  // [length, head_dim] with kv_stride between tokens; so are v, dk, dv
   const float* v = nullptr;
   float* dk = nullptr;
   float* dv = nullptr;
@@ -55,10 +58,10 @@ struct AttentionBackwardHead {
 // x of a few tokens against rows of packed codes: y[i, row] for row in [begin, end).
 struct QuantizedRows {
   QuantizedView w;
-  int64_t m = 0;              // 1 .. kFewTokens
-  const float* x = nullptr;   // [m, k]
+  int64_t m = 0;                // 1 .. kFewTokens
+  const float* x = nullptr;     // [m, k]
   const float* sums = nullptr;  // [m, groups]: Σ x of each group
-  float* y = nullptr;         // [m, n]
+  float* y = nullptr;           // [m, n]
 };
 inline constexpr int64_t kFewTokens = 8;
 
@@ -87,11 +90,12 @@ struct SimdLoops {
   void (*to_bf16)(const float* x, uint16_t* y, int64_t count);
   void (*dequantize)(const QuantizedView&, int64_t begin, int64_t end, float* out);
   // scratch: k floats
-  void (*dequantize_bf16)(const QuantizedView&, int64_t begin, int64_t end, uint16_t* out, float* scratch);
+  void (*dequantize_bf16)(const QuantizedView&, int64_t begin, int64_t end, uint16_t* out,
+                          float* scratch);
   void (*quantized_rows)(const QuantizedRows&, int64_t begin, int64_t end);
   // Row r of A or B (with its scales; [rank, columns]), columns [begin, end), as floats.
-  void (*expand_factor_row)(const CompensatorView&, const void* factor, const uint16_t* scales, int64_t r,
-                            int64_t columns, int64_t begin, int64_t end, float* out);
+  void (*expand_factor_row)(const CompensatorView&, const void* factor, const uint16_t* scales,
+                            int64_t r, int64_t columns, int64_t begin, int64_t end, float* out);
   float (*dot)(const float* x, const float* y, int64_t count);
   void (*add_scaled)(float factor, const float* x, float* y, int64_t count);  // y += factor · x
 };

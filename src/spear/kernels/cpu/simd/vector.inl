@@ -1,21 +1,42 @@
-// Vectors of kWidth floats in the compiler's own vector types, so that one text serves every instruction set. Included
-// inside an anonymous namespace of a per-ISA file that defines kWidth; nothing here may leave that file.
+// Vectors of kWidth floats in the compiler's own vector types, so that one text serves every
+// instruction set. Included inside an anonymous namespace of a per-ISA file that defines kWidth;
+// nothing here may leave that file.
 
 typedef float VecF __attribute__((vector_size(4 * kWidth)));
 typedef int32_t VecI __attribute__((vector_size(4 * kWidth)));
 typedef float UnalignedF __attribute__((vector_size(4 * kWidth), aligned(4), may_alias));
 typedef int32_t UnalignedI __attribute__((vector_size(4 * kWidth), aligned(4), may_alias));
 
-static inline VecF load(const float* p) { return *reinterpret_cast<const UnalignedF*>(p); }
-static inline void store(float* p, VecF v) { *reinterpret_cast<UnalignedF*>(p) = v; }
-static inline VecF splat(float v) { return v - VecF{}; }
-static inline VecI splat(int32_t v) { return v - VecI{}; }
-static inline VecF to_float(VecI v) { return __builtin_convertvector(v, VecF); }
-static inline VecI to_int(VecF v) { return __builtin_convertvector(v, VecI); }
-static inline VecF as_float(VecI v) { return reinterpret_cast<VecF>(v); }
-static inline VecI as_int(VecF v) { return reinterpret_cast<VecI>(v); }
-static inline VecF larger(VecF a, VecF b) { return a > b ? a : b; }
-static inline VecF smaller(VecF a, VecF b) { return a < b ? a : b; }
+static inline VecF load(const float* p) {
+  return *reinterpret_cast<const UnalignedF*>(p);
+}
+static inline void store(float* p, VecF v) {
+  *reinterpret_cast<UnalignedF*>(p) = v;
+}
+static inline VecF splat(float v) {
+  return v - VecF{};
+}
+static inline VecI splat(int32_t v) {
+  return v - VecI{};
+}
+static inline VecF to_float(VecI v) {
+  return __builtin_convertvector(v, VecF);
+}
+static inline VecI to_int(VecF v) {
+  return __builtin_convertvector(v, VecI);
+}
+static inline VecF as_float(VecI v) {
+  return reinterpret_cast<VecF>(v);
+}
+static inline VecI as_int(VecF v) {
+  return reinterpret_cast<VecI>(v);
+}
+static inline VecF larger(VecF a, VecF b) {
+  return a > b ? a : b;
+}
+static inline VecF smaller(VecF a, VecF b) {
+  return a < b ? a : b;
+}
 
 static inline VecI lane_numbers() {
   VecI lanes;
@@ -49,18 +70,20 @@ static inline float max_lanes(VecF v) {
   float lanes[kWidth];
   store(lanes, v);
   for (int half = kWidth / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
+    for (int i = 0; i < half; ++i)
+      lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
   return lanes[0];
 }
 
-// e^x to within 2 units in the last place for x in [-87, 88]; 0 below, e^88 above. x = n ln 2 + r, |r| <= ln 2 / 2:
-// e^r by its series to r^7, whose remainder is below 2^-27.
+// e^x to within 2 units in the last place for x in [-87, 88]; 0 below, e^88 above. x = n ln 2 + r,
+// |r| <= ln 2 / 2: e^r by its series to r^7, whose remainder is below 2^-27.
 static inline VecF exp_of(VecF x) {
   const VecF clamped = smaller(larger(x, splat(-87.0f)), splat(88.0f));
-  const VecI n = to_int(clamped * 1.44269504f + 128.5f) - 128;  // positive before the cut: it rounds down
+  const VecI n =
+      to_int(clamped * 1.44269504f + 128.5f) - 128;  // positive before the cut: it rounds down
   const VecF count = to_float(n);
-  VecF r = clamped - count * 0.693145752f;   // the upper 15 bits of ln 2: exact products
-  r = r - count * 1.42860677e-6f;            // ln 2 minus the above
+  VecF r = clamped - count * 0.693145752f;  // the upper 15 bits of ln 2: exact products
+  r = r - count * 1.42860677e-6f;           // ln 2 minus the above
   VecF p = r * (1.0f / 5040.0f) + (1.0f / 720.0f);
   p = p * r + (1.0f / 120.0f);
   p = p * r + (1.0f / 24.0f);
@@ -70,7 +93,9 @@ static inline VecF exp_of(VecF x) {
   const VecF power = as_float((n + 127) << 23);
   return x < splat(-87.0f) ? VecF{} : p * power;
 }
-static inline float exp_of(float x) { return exp_of(splat(x))[0]; }
+static inline float exp_of(float x) {
+  return exp_of(splat(x))[0];
+}
 
 static inline uint32_t bits_of(float v) {
   uint32_t bits;
