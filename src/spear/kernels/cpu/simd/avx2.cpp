@@ -13,6 +13,7 @@ namespace {
 constexpr int kWidth = 8;
 constexpr const char* kName = "avx2";
 
+// clang-format off: each builds on those above it
 #include "spear/kernels/cpu/simd/attention.inl"
 #include "spear/kernels/cpu/simd/attention_backward.inl"
 #include "spear/kernels/cpu/simd/elementwise.inl"
@@ -21,6 +22,7 @@ constexpr const char* kName = "avx2";
 #include "spear/kernels/cpu/simd/quantized.inl"
 #include "spear/kernels/cpu/simd/table.inl"
 #include "spear/kernels/cpu/simd/vector.inl"
+// clang-format on
 
 }  // namespace
 

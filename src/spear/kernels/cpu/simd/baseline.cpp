@@ -12,6 +12,7 @@ namespace {
 constexpr int kWidth = 4;
 constexpr const char* kName = "baseline";
 
+// clang-format off: each builds on those above it
 #include "spear/kernels/cpu/simd/attention.inl"
 #include "spear/kernels/cpu/simd/attention_backward.inl"
 #include "spear/kernels/cpu/simd/elementwise.inl"
@@ -20,6 +21,7 @@ constexpr const char* kName = "baseline";
 #include "spear/kernels/cpu/simd/quantized.inl"
 #include "spear/kernels/cpu/simd/table.inl"
 #include "spear/kernels/cpu/simd/vector.inl"
+// clang-format on
 
 }  // namespace
 
