@@ -19,10 +19,11 @@ class Budget {
  public:
   void step() { pay(1); }
   void bytes(size_t count) { pay(1 + count / 32); }
-  // Checks a text before it is built.
-  void text(size_t size) {
-    require_text(size);
-    bytes(size);
+  // Before a text of that size is built, or `more` is added to one.
+  void text(size_t size) { append(0, size); }
+  void append(size_t size, size_t more) {
+    require_text(size + more);
+    bytes(more);
   }
   void items(size_t count) { pay(1 + count); }
   [[nodiscard]] static size_t text_limit();

@@ -221,7 +221,7 @@ Value filter_join(const Value& value, const Arguments& arguments, Budget& budget
   bool first = true;
   for (const Value& item : items_of(value, arguments.line, budget)) {
     const std::string text = text_of(attribute_path(item, attribute, arguments.line, budget));
-    budget.text(out.size() + between.size() + text.size());
+    budget.append(out.size(), between.size() + text.size());
     if (!std::exchange(first, false)) out.append(between);
     out.append(text);
   }

@@ -77,8 +77,7 @@ class Interpreter {
   }
 
   void print(std::string_view text) {
-    budget_.text(out_.size() + text.size() > Budget::text_limit() ? out_.size() + text.size()
-                                                                  : text.size());
+    budget_.append(out_.size(), text.size());
     out_.append(text);
   }
 
@@ -374,9 +373,8 @@ class Interpreter {
 
   Value repeated(const std::string& text, int64_t count) {
     if (count <= 0 || text.empty()) return {std::string()};
-    budget_.text(count > static_cast<int64_t>(Budget::text_limit())
-                     ? std::numeric_limits<size_t>::max()
-                     : text.size() * static_cast<size_t>(count));
+    const bool huge = count > static_cast<int64_t>(Budget::text_limit());
+    budget_.text(huge ? Budget::text_limit() + 1 : text.size() * static_cast<size_t>(count));
     std::string out;
     for (int64_t i = 0; i < count; ++i) out.append(text);
     return {std::move(out)};

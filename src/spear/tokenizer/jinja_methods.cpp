@@ -126,7 +126,7 @@ std::string join(std::string_view between, const std::vector<Value>& items,
   for (size_t i = 0; i < items.size(); ++i) {
     if (items[i].text() == nullptr)
       arguments.bad(fmt::format("joins strings, not {}", type_name(items[i])));
-    budget.text(out.size() + between.size() + items[i].text()->size());
+    budget.append(out.size(), between.size() + items[i].text()->size());
     if (i > 0) out.append(between);
     out.append(*items[i].text());
   }

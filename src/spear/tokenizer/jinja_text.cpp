@@ -109,7 +109,7 @@ std::string replace(std::string_view text, std::string_view from, std::string_vi
   std::string out;
   size_t at = 0;
   const auto grow = [&](std::string_view part) {
-    budget.text(out.size() + part.size());
+    budget.append(out.size(), part.size());
     out.append(part);
   };
   if (from.empty()) {  // between all characters
