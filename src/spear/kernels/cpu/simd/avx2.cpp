@@ -13,15 +13,16 @@ namespace {
 constexpr int kWidth = 8;
 constexpr const char* kName = "avx2";
 
-// clang-format off: each builds on those above it
-#include "spear/kernels/cpu/simd/attention.inl"
-#include "spear/kernels/cpu/simd/attention_backward.inl"
+// In this order: each builds on those above it.
+// clang-format off
+#include "spear/kernels/cpu/simd/vector.inl"
 #include "spear/kernels/cpu/simd/elementwise.inl"
 #include "spear/kernels/cpu/simd/loss.inl"
-#include "spear/kernels/cpu/simd/low_rank.inl"
+#include "spear/kernels/cpu/simd/attention.inl"
+#include "spear/kernels/cpu/simd/attention_backward.inl"
 #include "spear/kernels/cpu/simd/quantized.inl"
+#include "spear/kernels/cpu/simd/low_rank.inl"
 #include "spear/kernels/cpu/simd/table.inl"
-#include "spear/kernels/cpu/simd/vector.inl"
 // clang-format on
 
 }  // namespace
