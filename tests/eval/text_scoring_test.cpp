@@ -109,6 +109,32 @@ TEST_F(TextScoring, WiderWeightsAreCloser) {
   EXPECT_LT(eight, mean_kl(4) / 16);  // KL grows with the square of the step: 256 in theory
 }
 
+TEST_F(TextScoring, SixteenBitsAreTheReferenceItself) {
+  const DenseModel dense = test::tiny_model({}, 2, DType::kBF16);
+  QuantizedModel kept;
+  kept.config = dense.config;
+  kept.embedding = keep_bf16(dense.embedding.view());
+  kept.final_norm = dense.final_norm.clone();
+  for (const DenseLayer& from : dense.layers) {
+    QuantizedLayer& layer = kept.layers.emplace_back();
+    layer.input_norm = from.input_norm.clone();
+    layer.post_attention_norm = from.post_attention_norm.clone();
+    for (const Module module : kModules)
+      layer.linear(module).weight = keep_bf16(from.linear(module).weight.view());
+  }
+  Decoder teacher(*backend_, dense, Compute::kF32);
+  Decoder student(*backend_, kept, Compute::kF32);
+  const Windows windows = windows_of({32, false, 0}, 32 * 4);
+  ReferenceStates reference(teacher, {"reference", "", Compute::kF32}, windows, {});
+  reference.compute(silent_);
+  const TokenScores scores = score_against(student, student_name_, reference, windows, {}, silent_);
+  // The same weights through two product kernels: only the order of sums differs.
+  for (size_t i = 0; i < scores.kl.size(); ++i) {
+    ASSERT_NEAR(scores.kl[i], 0, 1e-6);
+    ASSERT_NEAR(scores.nll[i], reference.scores().nll[i], 1e-4);
+  }
+}
+
 TEST_F(TextScoring, CachesGiveTheSameBytesAndSaveTheWork) {
   const TemporaryDirectory folder;
   const ScoringOptions options{.cache_folder = folder.path(), .batch_rows = 64};
