@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <span>
+#include <unordered_set>
 
 #include <fmt/format.h>
 
@@ -155,6 +156,7 @@ class Reader {
   std::span<const std::byte> take(const std::string& name, std::string_view type,
                                   const Shape& shape) {
     if (error_) return {};
+    taken_.insert(name);
     const Result<std::span<const std::byte>> bytes = artifact_.tensor(name, type, shape);
     if (!bytes) {
       error_ = bytes.error();
@@ -163,9 +165,21 @@ class Reader {
     return *bytes;
   }
 
+  // A tensor of the model's own sections that nothing asked for would change the model if it were
+  // understood: a compensator of a layer that is not there, a half of one. Refused, not skipped.
+  void refuse_leftovers() {
+    for (const ArtifactTensor& tensor : artifact_.tensors()) {
+      const bool ours = tensor.section == "ends" || tensor.section.starts_with("layers.");
+      if (ours && !taken_.contains(tensor.name))
+        refuse(fmt::format("tensor {} in section {} belongs to no part of this model", tensor.name,
+                           tensor.section));
+    }
+  }
+
  private:
   const Artifact& artifact_;
   std::string source_;
+  std::unordered_set<std::string> taken_;
   std::optional<Error> error_;
 };
 
@@ -379,6 +393,7 @@ Result<ModelFile> load_model(const std::filesystem::path& path) {
   model.rotation = read_rotation(in, c);
   for (int32_t l = 0; l < static_cast<int32_t>(c.num_hidden_layers) && !in.error(); ++l)
     model.layers.push_back(read_layer(in, c, l));
+  in.refuse_leftovers();
   if (in.error()) return tl::unexpected(*in.error());
   return file;
 }
