@@ -12,6 +12,7 @@ std::vector<Command> all_commands();  // in the order of the help
 Command pull_command();
 Command list_command();
 Command rm_command();
+Command compress_command();
 Command diagnose_command();
 Command eval_command();
 Command inspect_command();
