@@ -58,10 +58,11 @@ Matrix permuted(const float* covariance, const GptqFactor& factor, std::span<con
 struct Sweep {
   int64_t n, k, group, groups;
   const GptqFactor& factor;
-  const GridOptions& options;
+  const GridOptions* moving;  // null: all grids stand in `result`
   UnpackedMatrix& result;
   std::vector<float> weights;  // [n, k]
   std::vector<float> errors;   // [n, kBlock or group]
+  std::vector<double> totals;  // [n]: Σ errors² = what the row's rounding costs under R + damping
 
   void round_block(int64_t row, int64_t begin, int64_t end, int64_t stride);
   void refit_group(int64_t row, int64_t column);
@@ -70,20 +71,19 @@ struct Sweep {
 // The grid of the group that starts at `column`, from the weights as they stand.
 void Sweep::refit_group(int64_t row, int64_t column) {
   const Grid grid =
-      grid_of(weights.data() + row * k + column, factor.importance.data() + column, group, options);
+      grid_of(weights.data() + row * k + column, factor.importance.data() + column, group, *moving);
   const auto at = static_cast<size_t>(row * groups + column / group);
   result.scales[at] = grid.scale;
   result.zeros[at] = grid.zero;
 }
 
 void Sweep::round_block(int64_t row, int64_t begin, int64_t end, int64_t stride) {
-  const float max_code = largest_code(options.bits);
+  const float max_code = largest_code(result.bits);
   float* w = weights.data() + row * k;
   float* error_row = errors.data() + row * stride;
-  const bool moving_groups = !factor.activation_order && group < k;
   for (int64_t i = begin; i < end; ++i) {
     const int64_t column = factor.order[static_cast<size_t>(i)];
-    if (moving_groups && i % group == 0) refit_group(row, i);
+    if (moving != nullptr && i % group == 0) refit_group(row, i);
     const auto at = static_cast<size_t>(row * groups + column / group);
     const Grid grid{result.scales[at], result.zeros[at]};
     const float code = code_of(w[i], grid, max_code);
@@ -91,6 +91,7 @@ void Sweep::round_block(int64_t row, int64_t begin, int64_t end, int64_t stride)
     const float* u = factor.upper.data() + i * k;
     const float error = (w[i] - value_of(code, grid)) / u[i];
     error_row[i - begin] = error;
+    totals[static_cast<size_t>(row)] += static_cast<double>(error) * static_cast<double>(error);
     for (int64_t j = i + 1; j < end; ++j) w[j] -= error * u[j];
   }
 }
@@ -105,6 +106,71 @@ std::vector<float> reordered(const float* weight, int64_t n, const GptqFactor& f
             weight[row * factor.k + factor.order[static_cast<size_t>(i)]];
   });
   return out;
+}
+
+// `moving`: how grids are fitted on the way; null: they stand in `result`. Returns the rows' costs.
+std::vector<double> sweep_columns(const float* weight, int64_t n, const GptqFactor& factor,
+                                  const GridOptions* moving, ThreadPool& pool,
+                                  UnpackedMatrix& result) {
+  const int64_t k = factor.k;
+  const int64_t group = result.group;
+  // A group whose grid is fitted on the way must lie inside one block, or part of it would be
+  // stale.
+  const int64_t block = moving == nullptr ? kBlock : std::max(kBlock, group);
+  Sweep sweep{n,      k,
+              group,  k / group,
+              factor, moving,
+              result, reordered(weight, n, factor, pool),
+              {},     std::vector<double>(static_cast<size_t>(n))};
+  sweep.errors.resize(static_cast<size_t>(n * block));
+  const Products products(pool);
+  for (int64_t begin = 0; begin < k; begin += block) {
+    const int64_t end = std::min(k, begin + block);
+    pool.parallel_for(n, 8, [&](int64_t row_begin, int64_t row_end) {
+      for (int64_t row = row_begin; row < row_end; ++row) sweep.round_block(row, begin, end, block);
+    });
+    if (end == k) break;
+    GemmArgs update;  // weights[:, end:] −= errors · U[begin:end, end:]
+    update.m = n;
+    update.n = k - end;
+    update.k = end - begin;
+    update.a = sweep.errors.data();
+    update.lda = block;
+    update.b = factor.upper.data() + begin * k + end;
+    update.ldb = k;
+    update.c = sweep.weights.data() + end;
+    update.ldc = k;
+    update.alpha = -1.0f;
+    update.beta = 1.0f;
+    products.run(update);
+  }
+  return std::move(sweep.totals);
+}
+
+void copy_row(const UnpackedMatrix& from, int64_t row, UnpackedMatrix& to) {
+  const int64_t k = from.k;
+  const int64_t groups = k / from.group;
+  std::copy_n(from.codes.begin() + row * k, k, to.codes.begin() + row * k);
+  std::copy_n(from.scales.begin() + row * groups, groups, to.scales.begin() + row * groups);
+  std::copy_n(from.zeros.begin() + row * groups, groups, to.zeros.begin() + row * groups);
+}
+
+// Ranges found for plain rounding are not quite those for rounding with feedback: sweeps on grids a
+// little narrower and wider, and each row keeps its cheapest.
+void try_other_ranges(const float* weight, int64_t n, const GptqFactor& factor, ThreadPool& pool,
+                      const UnpackedMatrix& grids, std::vector<double>& costs,
+                      UnpackedMatrix& result) {
+  for (const float width : {0.92f, 0.96f, 1.04f, 1.08f}) {
+    UnpackedMatrix other = grids;
+    for (float& scale : other.scales) scale = stored_scale(scale * width);
+    const std::vector<double> other_costs = sweep_columns(weight, n, factor, nullptr, pool, other);
+    for (int64_t row = 0; row < n; ++row) {
+      const auto at = static_cast<size_t>(row);
+      if (!(other_costs[at] < costs[at])) continue;
+      costs[at] = other_costs[at];
+      copy_row(other, row, result);
+    }
+  }
 }
 
 }  // namespace
@@ -145,36 +211,13 @@ GptqFactor make_gptq_factor(const float* covariance, int64_t k, double damping,
 
 UnpackedMatrix gptq(const float* weight, int64_t n, const GptqFactor& factor,
                     const GridOptions& options, ThreadPool& pool) {
-  const int64_t k = factor.k;
-  UnpackedMatrix result = fit_grids(weight, n, k, options, factor.importance.data(), pool);
-  const int64_t group = result.group;
-  // A group whose grid is fitted on the way must lie inside one block, or part of it would be
-  // stale.
-  const int64_t block = factor.activation_order || group == k ? kBlock : std::max(kBlock, group);
-  Sweep sweep{n, k, group, k / group, factor, options, result, reordered(weight, n, factor, pool),
-              {}};
-  sweep.errors.resize(static_cast<size_t>(n * block));
-  const Products products(pool);
-  for (int64_t begin = 0; begin < k; begin += block) {
-    const int64_t end = std::min(k, begin + block);
-    pool.parallel_for(n, 8, [&](int64_t row_begin, int64_t row_end) {
-      for (int64_t row = row_begin; row < row_end; ++row) sweep.round_block(row, begin, end, block);
-    });
-    if (end == k) break;
-    GemmArgs update;  // weights[:, end:] −= errors · U[begin:end, end:]
-    update.m = n;
-    update.n = k - end;
-    update.k = end - begin;
-    update.a = sweep.errors.data();
-    update.lda = block;
-    update.b = factor.upper.data() + begin * k + end;
-    update.ldb = k;
-    update.c = sweep.weights.data() + end;
-    update.ldc = k;
-    update.alpha = -1.0f;
-    update.beta = 1.0f;
-    products.run(update);
-  }
+  const UnpackedMatrix grids =
+      fit_grids(weight, n, factor.k, options, factor.importance.data(), pool);
+  UnpackedMatrix result = grids;
+  const bool moving = !factor.activation_order && result.group < factor.k;
+  std::vector<double> costs =
+      sweep_columns(weight, n, factor, moving ? &options : nullptr, pool, result);
+  if (options.search && !moving) try_other_ranges(weight, n, factor, pool, grids, costs, result);
   return result;
 }
 

@@ -33,7 +33,9 @@ GptqFactor make_gptq_factor(const float* covariance,  // [k, k]
                             std::string_view where);
 
 // With an activation order every grid comes from the original weights (static groups); without one,
-// a group's grid comes from the weights as they stand when its first column is reached.
+// a group's grid comes from the weights as they stand when its first column is reached. With
+// options.search, ranges a little narrower and wider are swept too and every row keeps its cheapest
+// (not with moving groups).
 UnpackedMatrix gptq(const float* weight,  // [n, k]
                     int64_t n, const GptqFactor& factor, const GridOptions& options,
                     ThreadPool& pool);

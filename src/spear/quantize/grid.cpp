@@ -11,11 +11,6 @@ constexpr int kShrinkSteps = 20;
 constexpr float kShrinkStep = 0.02f;
 constexpr float kSmallestScale = 0x1p-24f;  // the smallest positive F16
 
-float stored_scale(float scale) {
-  const float rounded = float_from_f16(f16_from_float(scale));
-  return std::max(rounded, kSmallestScale);
-}
-
 float stored_zero(float zero, const GridOptions& options) {
   const float max_code = largest_code(options.bits);
   switch (stored_zero_kind(options)) {
@@ -37,6 +32,11 @@ struct Best {
 };
 
 }  // namespace
+
+float stored_scale(float scale) {
+  const float rounded = float_from_f16(f16_from_float(scale));
+  return std::max(rounded, kSmallestScale);
+}
 
 ZeroKind stored_zero_kind(const GridOptions& options) {
   if (options.symmetric) return ZeroKind::kNone;

@@ -27,6 +27,9 @@ struct Grid {
 // than 4 bits.
 ZeroKind stored_zero_kind(const GridOptions& options);
 
+// Rounded to F16, never zero.
+float stored_scale(float scale);
+
 inline float largest_code(int32_t bits) {
   return static_cast<float>((1 << bits) - 1);
 }
