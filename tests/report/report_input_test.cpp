@@ -48,7 +48,7 @@ TEST(Curves, AreFoundWhereverTheyStand) {
   EXPECT_FALSE(curves_from_json_text("{", "p.json"));
 }
 
-TEST(Samples, ComeBackFromTheirJson) {
+TEST(SamplesJson, ComeBackFromTheirJson) {
   std::vector<TextSample> samples = test::sample_input().samples;
   samples[0].answers[1].text = "plain";
   const auto back = samples_from_json_text(to_json_text(samples), "s.json");
