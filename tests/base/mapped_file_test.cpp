@@ -1,5 +1,7 @@
 #include "spear/base/mapped_file.h"
 
+#include <cstring>
+#include <string>
 #include <utility>
 
 #include <gtest/gtest.h>
@@ -68,6 +70,19 @@ TEST(MappedFile, RefusesWhatCannotBeMapped) {
   EXPECT_EQ(code(directory.file("empty", "")), ErrorCode::kBadFile);
   ASSERT_EQ(::mkfifo((directory / "pipe").c_str(), 0600), 0);
   EXPECT_EQ(code(directory / "pipe"), ErrorCode::kIo) << "a pipe without a writer must not hang";
+}
+
+TEST(MappedFile, ReleasedPagesCanBeReadAgain) {
+  const test::TemporaryDirectory folder;
+  std::string text(100000, '\0');
+  for (size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>(i % 251);
+  const MappedFile file = MappedFile::open(folder.file("f", text)).value();
+  const auto bytes = file.bytes();
+  for (const auto& [begin, count] :
+       {std::pair<size_t, size_t>{0, 100000}, {5, 3}, {4000, 9000}, {99999, 1}, {7, 0}}) {
+    file.release(bytes.subspan(begin, count));
+    EXPECT_EQ(std::memcmp(bytes.data(), text.data(), text.size()), 0);
+  }
 }
 
 }  // namespace

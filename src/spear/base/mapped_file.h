@@ -23,6 +23,9 @@ class MappedFile {
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
   // True when the file on disk is now shorter than the mapping: reading on would raise SIGBUS.
   [[nodiscard]] bool shrunk() const;
+  // Gives back the memory of pages that have been read and are not needed soon: they still can be
+  // read.
+  void release(std::span<const std::byte> part) const;
 
  private:
   std::filesystem::path path_;

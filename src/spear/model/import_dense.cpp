@@ -60,6 +60,7 @@ class Loader {
         if (!store_row(values.data(), row, columns, view)) bad_row = row;
       }
     });
+    tensor.file->release(tensor.bytes);  // else the model would be in memory twice
     if (bad_row >= 0) refuse_value(tensor, fmt::format("row {}", bad_row.load()));
     return out;
   }

@@ -322,6 +322,7 @@ std::optional<ResidualRotation> read_rotation(Reader& in, const ModelConfig& con
   }
   const std::span<const std::byte> values =
       in.take("rotation.factor", "f32", {rotation.p, rotation.p});
+  if (in.error()) return std::nullopt;
   rotation.factor.resize(values.size() / sizeof(float));
   std::memcpy(rotation.factor.data(), values.data(), values.size());
   for (const float value : rotation.factor)
