@@ -84,6 +84,16 @@ TEST(ShardStore, TrimsTheLeastRecentlyUsedFirst) {
   EXPECT_TRUE(fs::exists(root.path() / "stranger/notes.txt"));
 }
 
+TEST(ShardStore, GoesOnWhenItIsTrimmedMeanwhile) {
+  const TemporaryDirectory root;
+  ShardStore store(root.path(), "key");
+  store.put(0, bytes_of("hello"));
+  trim_shard_stores(root.path(), 0);
+  EXPECT_FALSE(store.get(0, 5));
+  store.put(1, bytes_of("again"));
+  EXPECT_EQ(store.get(1, 5), bytes_of("again"));
+}
+
 TEST(ShardStore, OpeningAKeyMarksItUsed) {
   const TemporaryDirectory root;
   const fs::path stamp = ShardStore(root.path(), "key").folder() / "key.txt";

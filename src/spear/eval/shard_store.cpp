@@ -94,6 +94,8 @@ void ShardStore::put(int64_t shard, std::vector<std::byte> bytes) {
     return;
   }
   const Header header{.bytes = bytes.size(), .checksum = xxh3(bytes)};
+  std::error_code error;
+  std::filesystem::create_directories(folder_, error);  // trimmed meanwhile by another process
   AtomicFile file(file_of(shard));
   file.write(bytes_of(header));
   file.write(bytes);
