@@ -26,7 +26,7 @@ SIDEWAYS = {
 }
 # Third-party headers: the path prefixes below src/spear that may include them.
 VISIBLE = [
-    (r"nlohmann/", ["base/json.h"]),
+    (r"nlohmann/", ["base/json.h", "base/json_fwd.h"]),
     (r"tl/expected\.hpp", ["base/error.h"]),
     (r"fmt/", [""]),
     (r"xxhash\.h", ["base/hash.cpp"]),

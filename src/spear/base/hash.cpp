@@ -60,7 +60,9 @@ void Xxh3::update(std::span<const std::byte> bytes) {
   expects(XXH3_64bits_update(state_->handle, bytes.data(), bytes.size()) == XXH_OK);
 }
 
-uint64_t Xxh3::digest() const { return XXH3_64bits_digest(state_->handle); }
+uint64_t Xxh3::digest() const {
+  return XXH3_64bits_digest(state_->handle);
+}
 
 uint64_t xxh3(std::span<const std::byte> bytes) {
   return XXH3_64bits(bytes.data(), bytes.size());

@@ -1,5 +1,5 @@
-// Aligned host memory with one owner. Contents start undefined; moves, never copies. A borrowed buffer reads memory that
-// somebody else keeps (a mapped file) and may not be written to.
+// Aligned host memory with one owner. Contents start undefined; moves, never copies. A borrowed
+// buffer reads memory that somebody else keeps (a mapped file) and may not be written to.
 #pragma once
 
 #include <cstddef>

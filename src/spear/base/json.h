@@ -1,5 +1,5 @@
 // JSON behind one header. parse_json() is for hostile text: it bounds the depth, refuses duplicate
-// keys, and returns an error that names the source and the byte. Include json_fwd where only the
+// keys, and returns an error that names the source and the byte. Include json_fwd.h where only the
 // name is needed.
 #pragma once
 
@@ -9,13 +9,9 @@
 #include <nlohmann/json.hpp>
 
 #include "spear/base/error.h"
+#include "spear/base/json_fwd.h"
 
 namespace spear {
-
-using Json = nlohmann::ordered_json;
-// For objects of very many keys (a vocabulary): Json keeps the order of keys but takes quadratic
-// time to build such an object; this one sorts them.
-using SortedJson = nlohmann::json;
 
 inline constexpr size_t kMaxOrderedKeys = 4096;  // of one object, in parse_json()
 

@@ -104,9 +104,10 @@ void w4_linear(const W4LinearArgs& args);
 }  // namespace ref
 
 namespace cpu {
-// Reads the canonical layout in place. Few tokens: dot products with the packed codes in FP32, memory-bound. More:
-// tiles of rows are dequantized beside the cache and multiplied by `gemm`, in BF16, or in FP32 when `exact`.
-// `workspace` grows as needed and is kept by the caller between calls; one call at a time may use it.
+// Reads the canonical layout in place. Few tokens: dot products with the packed codes in FP32,
+// memory-bound. More: tiles of rows are dequantized beside the cache and multiplied by `gemm`, in
+// BF16, or in FP32 when `exact`. `workspace` grows as needed and is kept by the caller between
+// calls; one call at a time may use it.
 void w4_linear(const W4LinearArgs& args, bool exact, HostBuffer& workspace, ThreadPool& pool,
                const GemmKernel& gemm);
 }  // namespace cpu

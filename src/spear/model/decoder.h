@@ -60,8 +60,11 @@ class Decoder {
   void set_tap(InputTap tap) { tap_ = std::move(tap); }
   // Puts another linear in a module's place and returns the one that stood there.
   LinearPointer exchange(const ModuleId& id, LinearPointer linear);
-  // What a replacement needs to equal the original: the module's bias (host, [n] F32, or null) and the arithmetic.
-  [[nodiscard]] const float* bias_of(const ModuleId& id) const { return biases_[static_cast<size_t>(id.index())]; }
+  // What a replacement needs to equal the original: the module's bias (host, [n] F32, or null) and
+  // the arithmetic.
+  [[nodiscard]] const float* bias_of(const ModuleId& id) const {
+    return biases_[static_cast<size_t>(id.index())];
+  }
   [[nodiscard]] Compute compute() const { return compute_; }
 
  private:

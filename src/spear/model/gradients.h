@@ -1,7 +1,7 @@
 // The reverse pass of the one graph this program trains: the end-to-end KL of a quantized student
-// to its full-precision reference, with respect to everything trainable in the student, on the CPU or on
-// a device with training_ops(). F32 activations. Results are the same for every number of pool
-// threads as far as the backend's products and attention are. One thread at a time.
+// to its full-precision reference, with respect to everything trainable in the student, on the CPU
+// or on a device with training_ops(). F32 activations. Results are the same for every number of
+// pool threads as far as the backend's products and attention are. One thread at a time.
 #pragma once
 
 #include <array>

@@ -146,8 +146,8 @@ Result<void> read_rope(const GgufFile& file, Metadata& meta, ModelConfig& config
     config.rope_scaling.kind = RopeScalingKind::kLinear;
     config.rope_scaling.factor = meta.real("rope.scaling.factor");
   } else if (kind != "none") {
-    return unsupported(file, fmt::format("RoPE scaling {}; spear knows none, linear and llama3",
-                                         printable(kind)));
+    return unsupported(
+        file, fmt::format("RoPE scaling {}; spear knows none, linear and llama3", printable(kind)));
   } else if (meta.has("rope.scale_linear")) {
     config.rope_scaling.factor = meta.real("rope.scale_linear");
     if (config.rope_scaling.factor != 1.0) config.rope_scaling.kind = RopeScalingKind::kLinear;

@@ -8,8 +8,8 @@
 #include <fmt/format.h>
 
 #include "spear/base/json.h"
-#include "spear/model/import_hf.h"
 #include "spear/base/printable.h"
+#include "spear/model/import_hf.h"
 #include "spear/model/import_names.h"
 
 namespace spear {
@@ -74,7 +74,8 @@ class Fields {
   [[nodiscard]] const std::optional<Error>& error() const { return error_; }
 
   void refuse(const char* key, std::string_view expected) {
-    const std::string found = has(key) ? json_.at(key).dump(-1, ' ', true).substr(0, 80) : "nothing";
+    const std::string found =
+        has(key) ? json_.at(key).dump(-1, ' ', true).substr(0, 80) : "nothing";
     refuse_with(ErrorCode::kBadFile,
                 fmt::format("\"{}\": {} expected, found {}", key, expected, found));
   }
@@ -156,9 +157,9 @@ void read_rope(Fields& f, ModelConfig& c) {
     out.kind = kind == "linear" ? RopeScalingKind::kLinear : RopeScalingKind::kLlama3;
     out.factor = s.real("factor");
   } else if (kind != "default") {
-    s.refuse_with(ErrorCode::kUnsupported,
-                  fmt::format("{} is not known; spear knows default, linear and llama3",
-                              printable(kind)));
+    s.refuse_with(
+        ErrorCode::kUnsupported,
+        fmt::format("{} is not known; spear knows default, linear and llama3", printable(kind)));
   }
   if (kind == "llama3") {
     out.low_freq_factor = s.real("low_freq_factor");

@@ -9,9 +9,8 @@
 #include <string_view>
 #include <vector>
 
-#include <nlohmann/json_fwd.hpp>
-
 #include "spear/base/error.h"
+#include "spear/base/json_fwd.h"
 
 namespace spear {
 
@@ -28,8 +27,7 @@ class ChatTemplate {
   // whatever else the template reads: "tools", "add_generation_prompt", "bos_token", "eos_token",
   // "enable_thinking" … Absent tools and documents are none, as transformers has it. `now` is what
   // strftime_now() tells.
-  [[nodiscard]] Result<std::string> render(const nlohmann::ordered_json& variables,
-                                           const std::tm& now) const;
+  [[nodiscard]] Result<std::string> render(const Json& variables, const std::tm& now) const;
 
   // The common case: a conversation of texts whose answer is asked for, today.
   [[nodiscard]] Result<std::string> render(const std::vector<ChatMessage>& messages,

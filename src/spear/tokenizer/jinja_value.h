@@ -12,7 +12,7 @@
 #include <variant>
 #include <vector>
 
-#include <nlohmann/json_fwd.hpp>
+#include "spear/base/json_fwd.h"
 
 namespace spear::jinja {
 
@@ -82,7 +82,7 @@ Value make_list(std::vector<Value> items, bool tuple = false);
 Value make_dict(Dict dict);
 
 // Throws Failure for values nested too deeply.
-Value from_json(const nlohmann::ordered_json& json);
+Value from_json(const Json& json);
 
 bool is_true(const Value& value);
 bool equal(const Value& a, const Value& b);
