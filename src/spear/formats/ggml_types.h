@@ -10,7 +10,8 @@
 
 namespace spear {
 
-// The numbers are those of the file format.
+// Names and numbers are those of the file format.
+// NOLINTBEGIN(readability-identifier-naming)
 enum class GgmlType : uint32_t {
   kF32 = 0,
   kF16 = 1,
@@ -24,6 +25,7 @@ enum class GgmlType : uint32_t {
   kQ6_K = 14,
   kBF16 = 30,
 };
+// NOLINTEND(readability-identifier-naming)
 
 struct GgmlTypeInfo {
   GgmlType type;
