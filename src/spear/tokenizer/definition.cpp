@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "spear/base/printable.h"
 #include "spear/tokenizer/piece_ids.h"
 #include "spear/tokenizer/utf8.h"
 
@@ -75,7 +76,7 @@ class Checker {
       if (piece.empty() && definition_.kinds[i] == PieceKind::kNormal)
         return bad("token {} is empty", i);
       if (const auto [first, fresh] = seen.emplace(piece, i); !fresh && !piece.empty())
-        return bad("the token \"{:.80}\" stands twice, as {} and {}", piece, first->second, i);
+        return bad("the token {} stands twice, as {} and {}", printable(piece), first->second, i);
     }
     return {};
   }
@@ -101,7 +102,7 @@ class Checker {
                    definition_.pieces.size());
       joint.assign(definition_.pieces[left]).append(definition_.pieces[right]);
       if (!pieces.contains(joint))
-        return bad("merge {} makes \"{:.80}\", which is no token", i, joint);
+        return bad("merge {} makes {}, which is no token", i, printable(joint));
     }
     return {};
   }
@@ -110,8 +111,8 @@ class Checker {
     std::unordered_set<std::string_view> contents;
     for (const AddedToken& token : definition_.added) {
       if (!is_id(token.id))
-        return bad("the added token \"{:.80}\" has the id {}, outside the vocabulary of {}",
-                   token.content, token.id, definition_.pieces.size());
+        return bad("the added token {} has the id {}, outside the vocabulary of {}",
+                   printable(token.content), token.id, definition_.pieces.size());
       if (token.content.empty()) return bad("the added token {} is empty", token.id);
       if (token.content.size() > kMaxAddedBytes)
         return bad("the added token {} has {} bytes; at most {} are allowed", token.id,
@@ -119,7 +120,7 @@ class Checker {
       if (!is_valid_utf8(token.content))
         return bad("the added token {} is not valid UTF-8", token.id);
       if (!contents.insert(token.content).second)
-        return bad("the added token \"{:.80}\" stands twice", token.content);
+        return bad("the added token {} stands twice", printable(token.content));
     }
     return {};
   }

@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "spear/base/printable.h"
 #include "spear/tokenizer/piece_ids.h"
 #include "spear/tokenizer/split_patterns.h"
 
@@ -62,10 +63,9 @@ class Importer {
   // Models pad their embedding with rows that name the same unused text; those repeat legally.
   Result<void> tokens() {
     if (in_.model != "gpt2" && in_.model != "llama" && in_.model != "t5")
-      return fail(
-          ErrorCode::kUnsupported,
-          fmt::format("{}: tokenizer.ggml.model is \"{:.40}\"; spear reads gpt2, llama and t5",
-                      source_, in_.model));
+      return fail(ErrorCode::kUnsupported,
+                  fmt::format("{}: tokenizer.ggml.model is {}; spear reads gpt2, llama and t5",
+                              source_, printable(in_.model, 40)));
     if (!in_.token_type.empty() && in_.token_type.size() != in_.tokens.size())
       return bad("tokenizer.ggml.token_type has {} entries, tokenizer.ggml.tokens {}",
                  in_.token_type.size(), in_.tokens.size());
@@ -101,9 +101,9 @@ class Importer {
                                       [this](const Family& f) { return f.name == in_.pre; });
     if (family == kFamilies.end())
       return fail(ErrorCode::kUnsupported,
-                  fmt::format("{}: tokenizer.ggml.pre is \"{:.40}\"; spear knows gpt-2, smollm, "
+                  fmt::format("{}: tokenizer.ggml.pre is {}; spear knows gpt-2, smollm, "
                               "starcoder, refact, llama-bpe and qwen2",
-                              source_, in_.pre));
+                              source_, printable(in_.pre, 40)));
     out_.model = ModelKind::kMergeBpe;
     out_.byte_level = true;
     out_.ignore_merges = family->ignore_merges;
@@ -180,12 +180,12 @@ class Importer {
       const std::string_view merge = in_.merges[i];
       const size_t space = merge.find(' ', 1);
       if (space == std::string_view::npos)
-        return bad("tokenizer.ggml.merges[{}] is \"{:.80}\", not two tokens", i, merge);
+        return bad("tokenizer.ggml.merges[{}] is {}, not two tokens", i, printable(merge));
       const auto left = ids.find(merge.substr(0, space));
       const auto right = ids.find(merge.substr(space + 1));
       if (left == ids.end() || right == ids.end())
-        return bad("tokenizer.ggml.merges[{}] is \"{:.80}\", which names an unknown token", i,
-                   merge);
+        return bad("tokenizer.ggml.merges[{}] is {}, which names an unknown token", i,
+                   printable(merge));
       out_.merges.emplace_back(left->second, right->second);
     }
     return {};

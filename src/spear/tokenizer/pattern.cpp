@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <pcre2.h>
 
+#include "spear/base/printable.h"
 #include "spear/tokenizer/unicode_delta.h"
 
 namespace spear {
@@ -117,8 +118,8 @@ class Translator {
   }
 
   Result<void> refuse(std::string_view what) const {
-    return fail(ErrorCode::kUnsupported,
-                fmt::format("{}: the pattern {:.200} {} (at byte {})", source_, in_, what, at_));
+    return fail(ErrorCode::kUnsupported, fmt::format("{}: the pattern {} {} (at byte {})", source_,
+                                                     printable(in_, 200), what, at_));
   }
 
   std::string_view in_;
@@ -176,8 +177,8 @@ Result<Pattern> Pattern::compile(std::string_view expression, std::string_view s
                         PCRE2_NEVER_BACKSLASH_C | PCRE2_USE_OFFSET_LIMIT,
                     &code, &at, nullptr);
   if (compiled->code == nullptr)
-    return fail(ErrorCode::kBadFile, fmt::format("{}: the pattern {:.200} is not usable: {}",
-                                                 source, expression, pcre_message(code)));
+    return fail(ErrorCode::kBadFile, fmt::format("{}: the pattern {} is not usable: {}", source,
+                                                 printable(expression, 200), pcre_message(code)));
   // Where the system forbids writable code, matching falls back to the interpreter: slower, the
   // same.
   pcre2_jit_compile(compiled->code, PCRE2_JIT_COMPLETE);
@@ -214,9 +215,9 @@ struct Matcher::State {
   [[noreturn]] void stop(size_t at, std::string_view why) const {
     throw Failure(
         ErrorCode::kUnsupported,
-        fmt::format("the tokenizer's pattern {:.200} backtracks too much: stopped at byte {} of a "
+        fmt::format("the tokenizer's pattern {} backtracks too much: stopped at byte {} of a "
                     "text ({})",
-                    pattern.expression, at, why));
+                    printable(pattern.expression, 200), at, why));
   }
 };
 

@@ -222,45 +222,69 @@ std::string Tokenizer::to_tokenizer_json() const {
   return tokenizer_json(built_->definition);
 }
 
-std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions options) const {
-  const Built& built = *built_;
-  std::vector<int32_t> out;
-  out.reserve(text.size() / 3 + 8);
-  if (options.add_special) out = built.definition.prefix;
-  std::vector<TextPart> raw_parts;
-  built.raw_tokens.split(text, options.parse_special, raw_parts);
-  std::deque<std::string> normalized;  // outlives the cache, whose keys are views
-  Words words;
-  WordCache cache(*built.model, out);
-  for (const TextPart& raw : raw_parts) {
-    if (raw.id >= 0) {
-      out.push_back(raw.id);
-      continue;
-    }
-    std::string_view part_text = raw.text;
-    if (!built.normalizer.empty())
-      part_text = normalized.emplace_back(built.normalizer.apply(raw.text));
+// One call of encode(): the prepared texts outlive the cache, whose keys are views of them.
+class Tokenizer::Encoding {
+ public:
+  Encoding(const Built& built, std::string_view text, EncodeOptions options)
+      : built_(built), text_(text), options_(options), cache_(*built.model, out_) {
+    out_.reserve(text.size() / 3 + 8);
+  }
+
+  std::vector<int32_t> run() {
+    if (options_.add_special) out_ = built_.definition.prefix;
     std::vector<TextPart> parts;
-    built.normalized_tokens.split(part_text, options.parse_special, parts);
+    built_.raw_tokens.split(text_, options_.parse_special, parts);
     for (const TextPart& part : parts) {
       if (part.id >= 0) {
-        out.push_back(part.id);
-        continue;
+        out_.push_back(part.id);
+      } else {
+        encode_raw(part.text);
       }
-      const bool at_start = raw.text.data() == text.data() && part.text.data() == part_text.data();
-      built.splitter.cut(part.text, at_start, words);
-      for (const std::string_view word : words.list) {
-        if (built.model->cuts_at_space_marks()) {
-          cut_at_space_marks(word, [&](std::string_view piece) { cache.encode(piece); });
-        } else {
-          cache.encode(word);
-        }
+    }
+    const std::vector<int32_t>& suffix = built_.definition.suffix;
+    if (options_.add_special) out_.insert(out_.end(), suffix.begin(), suffix.end());
+    return std::move(out_);
+  }
+
+ private:
+  void encode_raw(std::string_view raw) {
+    std::string_view prepared = raw;
+    if (!built_.normalizer.empty())
+      prepared = normalized_.emplace_back(built_.normalizer.apply(raw));
+    std::vector<TextPart> parts;
+    built_.normalized_tokens.split(prepared, options_.parse_special, parts);
+    for (const TextPart& part : parts) {
+      const bool at_start = raw.data() == text_.data() && part.text.data() == prepared.data();
+      if (part.id >= 0) {
+        out_.push_back(part.id);
+      } else {
+        encode_words(part.text, at_start);
       }
     }
   }
-  if (options.add_special)
-    out.insert(out.end(), built.definition.suffix.begin(), built.definition.suffix.end());
-  return out;
+
+  void encode_words(std::string_view prepared, bool at_start) {
+    built_.splitter.cut(prepared, at_start, words_);
+    for (const std::string_view word : words_.list) {
+      if (built_.model->cuts_at_space_marks()) {
+        cut_at_space_marks(word, [this](std::string_view piece) { cache_.encode(piece); });
+      } else {
+        cache_.encode(word);
+      }
+    }
+  }
+
+  const Built& built_;
+  std::string_view text_;
+  EncodeOptions options_;
+  std::vector<int32_t> out_;
+  std::deque<std::string> normalized_;
+  Words words_;
+  WordCache cache_;
+};
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions options) const {
+  return Encoding(*built_, text, options).run();
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {

@@ -65,6 +65,7 @@ class Tokenizer {
 
  private:
   struct Built;
+  class Encoding;
   explicit Tokenizer(std::shared_ptr<const Built> built);
   std::shared_ptr<const Built> built_;
 };
