@@ -233,7 +233,7 @@ void Site<Ops>::gate_forward(const Part& part, const Real* values, const Real* z
   const int64_t rank = linear.rank;
   const int64_t hidden = linear.gate_hidden;
   if (!linear.compensate) {
-    std::fill(u, u + rank, Real{0});
+    std::fill_n(u, rank, Real{0});
     return;
   }
   std::copy(z, z + rank, u);

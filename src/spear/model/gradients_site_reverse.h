@@ -24,7 +24,7 @@ void Site<Ops>::gate_reverse(const Part& part, const Real* values, const Real* z
   Real* ds = trace + 2 * hidden;
   for (int64_t i = 0; i < hidden; ++i)
     h[i] = std::max(Real{0}, values[slots.b1 + i] + dot(values + slots.w1 + i * rank, z, rank));
-  std::fill(dh, dh + hidden, Real{0});
+  std::fill_n(dh, hidden, Real{0});
   for (int64_t r = 0; r < rank; ++r) {
     const Real* w2 = values + slots.w2 + r * hidden;
     const Real t = std::tanh(values[slots.b2 + r] + dot(w2, h, hidden));
