@@ -116,7 +116,8 @@ void plan_fast(const RecipeOptions& options, RecipePlan& plan) {
 }
 
 void plan_best(const RecipeOptions& options, RecipePlan& plan) {
-  plan.self_samples = 1536;  // with a third of it the held-out KL stays far above that of the batches
+  plan.self_samples =
+      1536;  // with a third of it the held-out KL stays far above that of the batches
   plan.real_sequences = 2560;
   plan.covariance_self = 256;
   plan.covariance_real = 512;
