@@ -40,8 +40,12 @@ void few_tokens(const W4LinearArgs& a, HostBuffer& workspace, ThreadPool& pool,
   const int64_t groups = w.groups();
   const int64_t group = w.k / groups;
   const int64_t rank = a.ec.rank;
-  workspace.reserve(static_cast<size_t>(a.m * (groups + rank) + w.k) * sizeof(float));
-  auto* sums = workspace.as<float>();
+  const int64_t packed_columns = loops.packed_columns(w);
+  workspace.reserve(static_cast<size_t>(a.m * (packed_columns + groups + rank) + w.k) *
+                    sizeof(float));
+  auto* packed = workspace.as<float>();
+  float* sums = packed + a.m * packed_columns;
+  loops.pack_tokens(w, a.m, a.x, packed);
   float* u = sums + a.m * groups;
   float* row = u + a.m * rank;
   for (int64_t i = 0; i < a.m * groups; ++i) {
@@ -55,7 +59,7 @@ void few_tokens(const W4LinearArgs& a, HostBuffer& workspace, ThreadPool& pool,
   }
   std::vector<float> hidden;
   for (int64_t i = 0; i < a.m; ++i) apply_gate(a.ec, u + i * rank, hidden);
-  const QuantizedRows rows{.w = w, .m = a.m, .x = a.x, .sums = sums, .y = a.y};
+  const QuantizedRows rows{.w = w, .m = a.m, .x = a.x, .packed = packed, .sums = sums, .y = a.y};
   pool.parallel_for(w.n, kFewRowsGrain, [&](int64_t begin, int64_t end) {
     loops.quantized_rows(rows, begin, end);
     for (int64_t i = 0; a.bias != nullptr && i < a.m; ++i)

@@ -22,6 +22,7 @@ constexpr const char* kName = "avx2";
 #include "spear/kernels/cpu/simd/attention_backward.inl"
 #include "spear/kernels/cpu/simd/quantized.inl"
 #include "spear/kernels/cpu/simd/low_rank.inl"
+#include "spear/kernels/cpu/simd/peak.inl"
 #include "spear/kernels/cpu/simd/table.inl"
 // clang-format on
 

@@ -15,6 +15,18 @@ static float largest(const float* x, int64_t count) {
   return result;
 }
 
+// The first index of a value that is there; the last index where it is not (a row of NaN).
+static int32_t first_of(const float* x, int64_t count, float value) {
+  int64_t at = 0;
+  for (; at + kBlock < count; at += kBlock) {
+    VecI found{};
+    for (int64_t j = at; j < at + kBlock; j += kWidth) found |= load(x + j) == value;
+    if (max_lanes(to_float(-found)) > 0.0f) break;
+  }
+  while (at + 1 < count && !(x[at] == value)) ++at;
+  return static_cast<int32_t>(at);
+}
+
 static inline VecF load_up_to(const float* p, int64_t count, float fill) {
   return count >= kWidth ? load(p) : load_part(p, count, fill);
 }
@@ -36,9 +48,7 @@ static void log_sum_exp_rows(const LogSumExpArgs& a, int64_t begin, int64_t end)
     const float* x = a.logits + i * a.vocab;
     const float highest = largest(x, a.vocab);
     if (a.argmax != nullptr) {
-      int64_t at = 0;
-      while (at + 1 < a.vocab && !(x[at] == highest)) ++at;
-      a.argmax[i] = static_cast<int32_t>(at);
+      a.argmax[i] = first_of(x, a.vocab, highest);
     }
     if (a.log_sum != nullptr)
       a.log_sum[i] = static_cast<float>(static_cast<double>(highest) +

@@ -23,23 +23,29 @@ static inline float code_of(const uint8_t* row, int32_t bits, int64_t j) {
   return static_cast<float>(window >> (first % 8) & ((1u << bits) - 1u));
 }
 
-// kWidth codes from column j, a multiple of kWidth.
-static inline VecF four_bit_codes(const uint8_t* row, int64_t j) {
-  VecI words;
+// kWidth codes from column j, a multiple of kWidth, not yet masked: the code is in the low 4 bits.
+static inline VecI four_bit_words(const uint8_t* row, int64_t j) {
+  const VecI lanes = lane_numbers();
+  VecI words{};
   if constexpr (kWidth == 16) {
-    int32_t pair[2];
-    __builtin_memcpy(pair, row + j / 2, 8);
-    for (int i = 0; i < kWidth; ++i) words[i] = pair[i / 8];
+    __builtin_memcpy(&words, row + j / 2, 8);
+    words = __builtin_shuffle(words, lanes >> 3);
   } else if constexpr (kWidth == 8) {
-    int32_t word;
+    int32_t word = 0;
     __builtin_memcpy(&word, row + j / 2, 4);
     words = splat(word);
   } else {
-    uint16_t word;
+    uint16_t word = 0;
     __builtin_memcpy(&word, row + j / 2, 2);
     words = splat(static_cast<int32_t>(word));
   }
-  return to_float(words >> (lane_numbers() * 4 & 31) & 15);
+  return words >> ((lanes * 4) & 31);
+}
+
+// table[code] for the 16 codes; AVX-512 looks all 16 up in one instruction and needs no mask.
+static inline VecF look_up(VecF table, VecI words) {
+  if constexpr (kWidth == 16) return __builtin_shuffle(table, words);
+  return to_float(words & 15);
 }
 
 typedef uint8_t VecBytes __attribute__((vector_size(kWidth)));
@@ -51,7 +57,7 @@ static inline VecF eight_bit_codes(const uint8_t* row, int64_t j) {
 
 template <int Bits>
 static inline VecF codes_of(const uint8_t* row, int64_t j) {
-  if constexpr (Bits == 4) return four_bit_codes(row, j);
+  if constexpr (Bits == 4) return to_float(four_bit_words(row, j) & 15);
   return eight_bit_codes(row, j);
 }
 
@@ -99,11 +105,165 @@ static void to_bf16_range(const float* x, uint16_t* y, int64_t count) {
   for (int64_t i = 0; i < count; ++i) y[i] = bf16_of(x[i]);
 }
 
+typedef uint16_t VecHalf __attribute__((vector_size(2 * kWidth)));
+
+// Where one instruction looks up 16 codes, a group's 16 values are rounded once and the codes pick
+// among them.
+static void dequantize_row_by_table(const QuantizedView& w, int64_t row, uint16_t* out) {
+  const uint8_t* codes = w.codes + static_cast<size_t>(row) * w.row_bytes();
+  const int64_t groups = w.groups();
+  const int64_t group = w.k / groups;
+  for (int64_t g = 0; g < groups; ++g) {
+    const float zero = zero_of(w, row * groups + g);
+    const float scale = float_of_f16(w.scales[row * groups + g]);
+    float values[kWidth];
+    store(values, (to_float(lane_numbers()) - zero) * scale);
+    VecI table;
+    for (int i = 0; i < kWidth; ++i) table[i] = bf16_of(values[i]);
+    int64_t j = g * group;
+    const int64_t end = j + group;
+    for (; j + kWidth <= end; j += kWidth) {
+      const VecI picked = __builtin_shuffle(table, four_bit_words(codes, j));
+      const VecHalf half = __builtin_convertvector(picked, VecHalf);
+      __builtin_memcpy(out + j, &half, sizeof(half));
+    }
+    for (; j < end; ++j) out[j] = bf16_of((code_of(codes, 4, j) - zero) * scale);
+  }
+}
+
 static void dequantize_bf16_range(const QuantizedView& w, int64_t begin, int64_t end, uint16_t* out,
                                   float* scratch) {
   for (int64_t row = begin; row < end; ++row) {
+    uint16_t* to = out + (row - begin) * w.k;
+    if (kWidth == 16 && w.bits == 4 && vectorises(w)) {
+      dequantize_row_by_table(w, row, to);
+      continue;
+    }
     dequantize_row(w, row, scratch);
-    to_bf16_range(scratch, out + (row - begin) * w.k, w.k);
+    to_bf16_range(scratch, to, w.k);
+  }
+}
+
+// --- A few tokens -------------------------------------------------------------------------------
+// 4-bit codes come in blocks of 8 · kWidth columns: lane L of a register of code words holds
+// columns 8 L .. 8 L + 7, and a shift by 4 s brings column 8 L + s to the low bits of every lane.
+// The tokens' x is laid out to match, once a call:
+//   block b, step s, lane L:  x[b · 8 · kWidth + 8 L + s],  zero beyond k.
+// The zero points come in at the end, from the sums of x: Σ s (q − z) x = s (Σ q x − z Σ x).
+
+static constexpr int64_t kBlockColumns = 8 * kWidth;
+
+static int64_t packed_columns(const QuantizedView& w) {
+  return (w.k + kBlockColumns - 1) / kBlockColumns * kBlockColumns;
+}
+
+// Whether the block kernel can run: a group is whole blocks, or whole lanes of a block.
+static bool blocks_fit(const QuantizedView& w) {
+  if (w.bits != 4) return false;
+  if (w.groups() == 1) return true;
+  return w.group % kBlockColumns == 0 || (w.group % 8 == 0 && kBlockColumns % w.group == 0);
+}
+
+static void pack_tokens(const QuantizedView& w, int64_t m, const float* x, float* packed) {
+  const int64_t columns = packed_columns(w);
+  for (int64_t i = 0; i < m; ++i) {
+    for (int64_t j = 0; j < columns; ++j) {
+      const int64_t in_block = j % kBlockColumns;
+      const int64_t column = j - in_block + in_block % kWidth * 8 + in_block / kWidth;
+      packed[i * columns + j] = column < w.k ? x[i * w.k + column] : 0.0f;
+    }
+  }
+}
+
+// Chains of additions a token: enough to hide an addition's latency.
+template <int M>
+constexpr int kChains = M == 1   ? 4
+                        : M <= 3 ? 2
+                                 : 1;
+
+template <int M>
+static inline __attribute__((always_inline)) void add_block(VecI words, const float* x,
+                                                            int64_t stride,
+                                                            VecF (&sums)[M][kChains<M>]) {
+  const VecF table = to_float(lane_numbers());
+#pragma GCC unroll 8
+  for (int s = 0; s < 8; ++s) {
+    const VecF code = look_up(table, words >> (4 * s));
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) sums[i][s % kChains<M>] += code * load(x + i * stride + s * kWidth);
+  }
+}
+
+// Words of the block at `block`; of the last one only what the row has.
+static inline VecI block_words(const QuantizedView& w, const uint8_t* codes, int64_t block) {
+  const int64_t left = static_cast<int64_t>(w.row_bytes()) - block * 4 * kWidth;
+  VecI words{};
+  if (left >= 4 * kWidth) {
+    __builtin_memcpy(&words, codes + block * 4 * kWidth, 4 * kWidth);
+  } else {
+    __builtin_memcpy(&words, codes + block * 4 * kWidth, static_cast<size_t>(left));
+  }
+  return words;
+}
+
+template <int M>
+static inline __attribute__((always_inline)) VecF chains_total(const VecF (&sums)[M][kChains<M>],
+                                                               int i) {
+  VecF total = sums[i][0];
+#pragma GCC unroll 4
+  for (int c = 1; c < kChains<M>; ++c) total += sums[i][c];
+  return total;
+}
+
+// The scale of each lane of a block whose lanes belong to several groups; zero beyond the last
+// group.
+static inline VecF lane_scales(const QuantizedView& w, int64_t row, int64_t block) {
+  const int64_t groups = w.groups();
+  const int64_t lanes_each = w.group / 8;
+  const int64_t first = block * kBlockColumns / w.group;
+  float scales[kWidth];
+  for (int64_t lane = 0; lane < kWidth; lane += lanes_each) {
+    const int64_t g = first + lane / lanes_each;
+    const float scale = g < groups ? float_of_f16(w.scales[row * groups + g]) : 0.0f;
+    for (int64_t i = 0; i < lanes_each; ++i) scales[lane + i] = scale;
+  }
+  return load(scales);
+}
+
+template <int M>
+static void block_rows_for(const QuantizedRows& a, int64_t begin, int64_t end) {
+  const QuantizedView& w = a.w;
+  const int64_t columns = packed_columns(w);
+  const int64_t blocks = columns / kBlockColumns;
+  const int64_t groups = w.groups();
+  const int64_t blocks_a_group = groups == 1 ? blocks : w.group / kBlockColumns;
+  for (int64_t row = begin; row < end; ++row) {
+    const uint8_t* codes = w.codes + static_cast<size_t>(row) * w.row_bytes();
+    VecF totals[M] = {};
+    if (blocks_a_group != 0) {
+      for (int64_t g = 0; g < groups; ++g) {
+        VecF sums[M][kChains<M>] = {};
+        for (int64_t b = g * blocks_a_group; b < (g + 1) * blocks_a_group; ++b)
+          add_block<M>(block_words(w, codes, b), a.packed + b * kBlockColumns, columns, sums);
+        const float scale = float_of_f16(w.scales[row * groups + g]);
+#pragma GCC unroll 8
+        for (int i = 0; i < M; ++i) totals[i] += chains_total<M>(sums, i) * scale;
+      }
+    } else {
+      for (int64_t b = 0; b < blocks; ++b) {
+        VecF sums[M][kChains<M>] = {};
+        add_block<M>(block_words(w, codes, b), a.packed + b * kBlockColumns, columns, sums);
+        const VecF scales = lane_scales(w, row, b);
+#pragma GCC unroll 8
+        for (int i = 0; i < M; ++i) totals[i] += chains_total<M>(sums, i) * scales;
+      }
+    }
+    float zeros[M] = {};
+    for (int64_t g = 0; g < groups; ++g) {
+      const float product = zero_of(w, row * groups + g) * float_of_f16(w.scales[row * groups + g]);
+      for (int i = 0; i < M; ++i) zeros[i] += product * a.sums[i * groups + g];
+    }
+    for (int i = 0; i < M; ++i) a.y[i * w.n + row] = sum_lanes(totals[i]) - zeros[i];
   }
 }
 
@@ -111,15 +271,23 @@ static void dequantize_bf16_range(const QuantizedView& w, int64_t begin, int64_t
 template <int Bits, int M>
 static inline void dot_group(const uint8_t* codes, int64_t begin, int64_t end, const float* x,
                              int64_t stride, float* dots) {
-  VecF sums[M] = {};
+  VecF sums[M][kChains<M>] = {};
   int64_t j = begin;
+  for (; j + kChains<M> * kWidth <= end; j += kChains<M> * kWidth) {
+#pragma GCC unroll 4
+    for (int c = 0; c < kChains<M>; ++c) {
+      const VecF code = codes_of<Bits>(codes, j + c * kWidth);
+#pragma GCC unroll 8
+      for (int i = 0; i < M; ++i) sums[i][c] += code * load(x + i * stride + j + c * kWidth);
+    }
+  }
   for (; j + kWidth <= end; j += kWidth) {
     const VecF code = codes_of<Bits>(codes, j);
 #pragma GCC unroll 8
-    for (int i = 0; i < M; ++i) sums[i] += code * load(x + i * stride + j);
+    for (int i = 0; i < M; ++i) sums[i][0] += code * load(x + i * stride + j);
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < M; ++i) dots[i] = sum_lanes(sums[i]);
+  for (int i = 0; i < M; ++i) dots[i] = sum_lanes(chains_total<M>(sums, i));
   for (; j < end; ++j) {
     const float code = code_of(codes, Bits, j);
     for (int i = 0; i < M; ++i) dots[i] += code * x[i * stride + j];
@@ -162,23 +330,29 @@ static void quantized_rows_for(const QuantizedRows& a, int64_t begin, int64_t en
   }
 }
 
+template <int M>
+static void few_rows_for(const QuantizedRows& a, int64_t begin, int64_t end) {
+  if (blocks_fit(a.w)) return block_rows_for<M>(a, begin, end);
+  quantized_rows_for<M>(a, begin, end);
+}
+
 static void quantized_rows_range(const QuantizedRows& a, int64_t begin, int64_t end) {
   switch (a.m) {
     case 1:
-      return quantized_rows_for<1>(a, begin, end);
+      return few_rows_for<1>(a, begin, end);
     case 2:
-      return quantized_rows_for<2>(a, begin, end);
+      return few_rows_for<2>(a, begin, end);
     case 3:
-      return quantized_rows_for<3>(a, begin, end);
+      return few_rows_for<3>(a, begin, end);
     case 4:
-      return quantized_rows_for<4>(a, begin, end);
+      return few_rows_for<4>(a, begin, end);
     case 5:
-      return quantized_rows_for<5>(a, begin, end);
+      return few_rows_for<5>(a, begin, end);
     case 6:
-      return quantized_rows_for<6>(a, begin, end);
+      return few_rows_for<6>(a, begin, end);
     case 7:
-      return quantized_rows_for<7>(a, begin, end);
+      return few_rows_for<7>(a, begin, end);
     default:
-      return quantized_rows_for<8>(a, begin, end);
+      return few_rows_for<8>(a, begin, end);
   }
 }

@@ -58,10 +58,11 @@ struct AttentionBackwardHead {
 // x of a few tokens against rows of packed codes: y[i, row] for row in [begin, end).
 struct QuantizedRows {
   QuantizedView w;
-  int64_t m = 0;                // 1 .. kFewTokens
-  const float* x = nullptr;     // [m, k]
-  const float* sums = nullptr;  // [m, groups]: Σ x of each group
-  float* y = nullptr;           // [m, n]
+  int64_t m = 0;                  // 1 .. kFewTokens
+  const float* x = nullptr;       // [m, k]
+  const float* packed = nullptr;  // [m, packed_columns]: x in the order of pack_tokens
+  const float* sums = nullptr;    // [m, groups]: Σ x of each group
+  float* y = nullptr;             // [m, n]
 };
 inline constexpr int64_t kFewTokens = 8;
 
@@ -92,12 +93,17 @@ struct SimdLoops {
   // scratch: k floats
   void (*dequantize_bf16)(const QuantizedView&, int64_t begin, int64_t end, uint16_t* out,
                           float* scratch);
+  int64_t (*packed_columns)(const QuantizedView&);
+  void (*pack_tokens)(const QuantizedView&, int64_t m, const float* x, float* packed);
   void (*quantized_rows)(const QuantizedRows&, int64_t begin, int64_t end);
   // Row r of A or B (with its scales; [rank, columns]), columns [begin, end), as floats.
   void (*expand_factor_row)(const CompensatorView&, const void* factor, const uint16_t* scales,
                             int64_t r, int64_t columns, int64_t begin, int64_t end, float* out);
   float (*dot)(const float* x, const float* y, int64_t count);
   void (*add_scaled)(float factor, const float* x, float* y, int64_t count);  // y += factor · x
+  // `steps` rounds of independent multiply-adds in registers: the ceiling of every product. Returns
+  // the floating-point operations done.
+  double (*fma_chain)(int64_t steps, float* sink);
 };
 
 const SimdLoops& simd_baseline();

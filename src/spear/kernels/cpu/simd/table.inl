@@ -18,8 +18,11 @@ static const SimdLoops kLoops = {
     .to_bf16 = to_bf16_range,
     .dequantize = dequantize_range,
     .dequantize_bf16 = dequantize_bf16_range,
+    .packed_columns = packed_columns,
+    .pack_tokens = pack_tokens,
     .quantized_rows = quantized_rows_range,
     .expand_factor_row = expand_factor_row,
     .dot = dot_range,
     .add_scaled = add_scaled_range,
+    .fma_chain = fma_chain_steps,
 };

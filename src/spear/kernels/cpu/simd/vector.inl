@@ -55,11 +55,10 @@ static inline void store_part(float* p, VecF v, int64_t count) {
 }
 
 static inline float sum_lanes(VecF v) {
-  float lanes[kWidth];
-  store(lanes, v);
-  for (int half = kWidth / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  return lanes[0];
+  const VecI lanes = lane_numbers();
+#pragma GCC unroll 4
+  for (int half = kWidth / 2; half > 0; half /= 2) v += __builtin_shuffle(v, lanes ^ half);
+  return v[0];
 }
 static inline double sum_lanes_double(VecF v) {
   double sum = 0;
@@ -67,12 +66,11 @@ static inline double sum_lanes_double(VecF v) {
   return sum;
 }
 static inline float max_lanes(VecF v) {
-  float lanes[kWidth];
-  store(lanes, v);
+  const VecI lanes = lane_numbers();
+#pragma GCC unroll 4
   for (int half = kWidth / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i)
-      lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
-  return lanes[0];
+    v = larger(v, __builtin_shuffle(v, lanes ^ half));
+  return v[0];
 }
 
 // e^x to within 2 units in the last place for x in [-87, 88]; 0 below, e^88 above. x = n ln 2 + r,
