@@ -23,13 +23,17 @@ static inline float code_of(const uint8_t* row, int32_t bits, int64_t j) {
   return static_cast<float>(window >> (first % 8) & ((1u << bits) - 1u));
 }
 
+typedef int64_t VecPairs __attribute__((vector_size(4 * kWidth)));
+
 // kWidth codes from column j, a multiple of kWidth, not yet masked: the code is in the low 4 bits.
 static inline VecI four_bit_words(const uint8_t* row, int64_t j) {
   const VecI lanes = lane_numbers();
   VecI words{};
   if constexpr (kWidth == 16) {
-    __builtin_memcpy(&words, row + j / 2, 8);
-    words = __builtin_shuffle(words, lanes >> 3);
+    int64_t pair =
+        0;  // not copied into a vector in memory: reading it back would wait for the store
+    __builtin_memcpy(&pair, row + j / 2, 8);
+    words = __builtin_shuffle(reinterpret_cast<VecI>(VecPairs{pair}), lanes >> 3);
   } else if constexpr (kWidth == 8) {
     int32_t word = 0;
     __builtin_memcpy(&word, row + j / 2, 4);
@@ -102,10 +106,13 @@ static void dequantize_range(const QuantizedView& w, int64_t begin, int64_t end,
 }
 
 static void to_bf16_range(const float* x, uint16_t* y, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) y[i] = bf16_of(x[i]);
+  int64_t i = 0;
+  for (; i + kWidth <= count; i += kWidth) {
+    const VecHalf half = __builtin_convertvector(bf16_of(load(x + i)), VecHalf);
+    __builtin_memcpy(y + i, &half, sizeof(half));
+  }
+  for (; i < count; ++i) y[i] = bf16_of(x[i]);
 }
-
-typedef uint16_t VecHalf __attribute__((vector_size(2 * kWidth)));
 
 // Where one instruction looks up 16 codes, a group's 16 values are rounded once and the codes pick
 // among them.
@@ -116,10 +123,7 @@ static void dequantize_row_by_table(const QuantizedView& w, int64_t row, uint16_
   for (int64_t g = 0; g < groups; ++g) {
     const float zero = zero_of(w, row * groups + g);
     const float scale = float_of_f16(w.scales[row * groups + g]);
-    float values[kWidth];
-    store(values, (to_float(lane_numbers()) - zero) * scale);
-    VecI table;
-    for (int i = 0; i < kWidth; ++i) table[i] = bf16_of(values[i]);
+    const VecI table = bf16_of((to_float(lane_numbers()) - zero) * scale);
     int64_t j = g * group;
     const int64_t end = j + group;
     for (; j + kWidth <= end; j += kWidth) {
@@ -189,7 +193,7 @@ static inline __attribute__((always_inline)) void add_block(VecI words, const fl
 #pragma GCC unroll 8
   for (int s = 0; s < 8; ++s) {
     const VecF code = look_up(table, words >> (4 * s));
-#pragma GCC unroll 8
+#pragma GCC unroll 4
     for (int i = 0; i < M; ++i) sums[i][s % kChains<M>] += code * load(x + i * stride + s * kWidth);
   }
 }
@@ -215,53 +219,70 @@ static inline __attribute__((always_inline)) VecF chains_total(const VecF (&sums
   return total;
 }
 
-// The scale of each lane of a block whose lanes belong to several groups; zero beyond the last
-// group.
-static inline VecF lane_scales(const QuantizedView& w, int64_t row, int64_t block) {
-  const int64_t groups = w.groups();
-  const int64_t lanes_each = w.group / 8;
-  const int64_t first = block * kBlockColumns / w.group;
-  float scales[kWidth];
-  for (int64_t lane = 0; lane < kWidth; lane += lanes_each) {
-    const int64_t g = first + lane / lanes_each;
-    const float scale = g < groups ? float_of_f16(w.scales[row * groups + g]) : 0.0f;
-    for (int64_t i = 0; i < lanes_each; ++i) scales[lane + i] = scale;
+// The scales of up to kGroupsAtOnce groups of a row; entries beyond are zero.
+static constexpr int64_t kGroupsAtOnce = 64;
+static inline void expand_scales(const uint16_t* halves, int64_t count, float* scales) {
+  if (count == 1) {
+    scales[0] = float_of_f16(halves[0]);
+    return;
   }
-  return load(scales);
+  int64_t g = 0;
+  for (; g + kWidth <= count; g += kWidth) store(scales + g, halves_to_floats(halves + g));
+  uint16_t rest[kWidth] = {};
+  for (int64_t i = g; i < count; ++i) rest[i - g] = halves[i];
+  store(scales + g, halves_to_floats(rest));
+}
+
+// Adds scale · Σ q x of the groups [first, first + count) of a row to the lanes of `totals`.
+template <int M>
+static inline __attribute__((always_inline)) void add_groups(const QuantizedRows& a,
+                                                             const uint8_t* codes, int64_t first,
+                                                             int64_t count, const float* scales,
+                                                             VecF (&totals)[M]) {
+  const QuantizedView& w = a.w;
+  const int64_t columns = packed_columns(w);
+  if (w.groups() == 1 || w.group >= kBlockColumns) {
+    const int64_t blocks = w.groups() == 1 ? columns / kBlockColumns : w.group / kBlockColumns;
+    for (int64_t g = 0; g < count; ++g) {
+      VecF sums[M][kChains<M>] = {};
+      for (int64_t b = (first + g) * blocks; b < (first + g + 1) * blocks; ++b)
+        add_block<M>(block_words(w, codes, b), a.packed + b * kBlockColumns, columns, sums);
+#pragma GCC unroll 4
+      for (int i = 0; i < M; ++i) totals[i] += chains_total<M>(sums, i) * scales[g];
+    }
+    return;
+  }
+  // Several groups share a block: each lane has the scale of its own.
+  const int32_t lanes_each = w.group / 8;
+  const int64_t groups_a_block = kWidth / lanes_each;
+  const VecI pick = lane_numbers() / splat(lanes_each);
+  for (int64_t g = 0; g < count; g += groups_a_block) {
+    const int64_t b = (first + g) / groups_a_block;
+    VecF sums[M][kChains<M>] = {};
+    add_block<M>(block_words(w, codes, b), a.packed + b * kBlockColumns, columns, sums);
+    const VecF lanes = __builtin_shuffle(load(scales + g), pick);
+#pragma GCC unroll 4
+    for (int i = 0; i < M; ++i) totals[i] += chains_total<M>(sums, i) * lanes;
+  }
 }
 
 template <int M>
 static void block_rows_for(const QuantizedRows& a, int64_t begin, int64_t end) {
   const QuantizedView& w = a.w;
-  const int64_t columns = packed_columns(w);
-  const int64_t blocks = columns / kBlockColumns;
   const int64_t groups = w.groups();
-  const int64_t blocks_a_group = groups == 1 ? blocks : w.group / kBlockColumns;
   for (int64_t row = begin; row < end; ++row) {
     const uint8_t* codes = w.codes + static_cast<size_t>(row) * w.row_bytes();
     VecF totals[M] = {};
-    if (blocks_a_group != 0) {
-      for (int64_t g = 0; g < groups; ++g) {
-        VecF sums[M][kChains<M>] = {};
-        for (int64_t b = g * blocks_a_group; b < (g + 1) * blocks_a_group; ++b)
-          add_block<M>(block_words(w, codes, b), a.packed + b * kBlockColumns, columns, sums);
-        const float scale = float_of_f16(w.scales[row * groups + g]);
-#pragma GCC unroll 8
-        for (int i = 0; i < M; ++i) totals[i] += chains_total<M>(sums, i) * scale;
-      }
-    } else {
-      for (int64_t b = 0; b < blocks; ++b) {
-        VecF sums[M][kChains<M>] = {};
-        add_block<M>(block_words(w, codes, b), a.packed + b * kBlockColumns, columns, sums);
-        const VecF scales = lane_scales(w, row, b);
-#pragma GCC unroll 8
-        for (int i = 0; i < M; ++i) totals[i] += chains_total<M>(sums, i) * scales;
-      }
-    }
     float zeros[M] = {};
-    for (int64_t g = 0; g < groups; ++g) {
-      const float product = zero_of(w, row * groups + g) * float_of_f16(w.scales[row * groups + g]);
-      for (int i = 0; i < M; ++i) zeros[i] += product * a.sums[i * groups + g];
+    for (int64_t first = 0; first < groups; first += kGroupsAtOnce) {
+      const int64_t count = groups - first < kGroupsAtOnce ? groups - first : kGroupsAtOnce;
+      float scales[kGroupsAtOnce + kWidth];
+      expand_scales(w.scales + row * groups + first, count, scales);
+      add_groups<M>(a, codes, first, count, scales, totals);
+      for (int64_t g = 0; g < count; ++g) {
+        const float product = zero_of(w, row * groups + first + g) * scales[g];
+        for (int i = 0; i < M; ++i) zeros[i] += product * a.sums[i * groups + first + g];
+      }
     }
     for (int i = 0; i < M; ++i) a.y[i * w.n + row] = sum_lanes(totals[i]) - zeros[i];
   }
@@ -277,16 +298,16 @@ static inline void dot_group(const uint8_t* codes, int64_t begin, int64_t end, c
 #pragma GCC unroll 4
     for (int c = 0; c < kChains<M>; ++c) {
       const VecF code = codes_of<Bits>(codes, j + c * kWidth);
-#pragma GCC unroll 8
+#pragma GCC unroll 4
       for (int i = 0; i < M; ++i) sums[i][c] += code * load(x + i * stride + j + c * kWidth);
     }
   }
   for (; j + kWidth <= end; j += kWidth) {
     const VecF code = codes_of<Bits>(codes, j);
-#pragma GCC unroll 8
+#pragma GCC unroll 4
     for (int i = 0; i < M; ++i) sums[i][0] += code * load(x + i * stride + j);
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 4
   for (int i = 0; i < M; ++i) dots[i] = sum_lanes(chains_total<M>(sums, i));
   for (; j < end; ++j) {
     const float code = code_of(codes, Bits, j);
@@ -344,15 +365,7 @@ static void quantized_rows_range(const QuantizedRows& a, int64_t begin, int64_t 
       return few_rows_for<2>(a, begin, end);
     case 3:
       return few_rows_for<3>(a, begin, end);
-    case 4:
-      return few_rows_for<4>(a, begin, end);
-    case 5:
-      return few_rows_for<5>(a, begin, end);
-    case 6:
-      return few_rows_for<6>(a, begin, end);
-    case 7:
-      return few_rows_for<7>(a, begin, end);
     default:
-      return few_rows_for<8>(a, begin, end);
+      return few_rows_for<4>(a, begin, end);
   }
 }

@@ -64,7 +64,7 @@ struct QuantizedRows {
   const float* sums = nullptr;    // [m, groups]: Σ x of each group
   float* y = nullptr;             // [m, n]
 };
-inline constexpr int64_t kFewTokens = 8;
+inline constexpr int64_t kFewTokens = 4;
 
 struct SimdLoops {
   const char* name;

@@ -107,6 +107,14 @@ static inline uint16_t bf16_of(float v) {
   const uint32_t nan = (bits >> 16) | 0x40u;
   return static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
 }
+// The same of kWidth floats, in the low halves of their lanes.
+typedef uint32_t VecU __attribute__((vector_size(4 * kWidth)));
+static inline VecI bf16_of(VecF v) {
+  const VecU bits = reinterpret_cast<VecU>(v);
+  const VecU rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const VecU nan = (bits >> 16) | 0x40u;
+  return reinterpret_cast<VecI>(v == v ? rounded : nan);
+}
 static inline float float_of_f16(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
   const uint32_t exponent = half >> 10 & 0x1fu;
@@ -118,4 +126,15 @@ static inline float float_of_f16(uint16_t half) {
   if (exponent != 0) return value;
   const float subnormal = static_cast<float>(mantissa) * 0x1p-24f;
   return sign != 0 ? -subnormal : subnormal;
+}
+
+// kWidth halves to floats, exactly; infinities and NaN stay what they are.
+typedef uint16_t VecHalf __attribute__((vector_size(2 * kWidth)));
+static inline VecF halves_to_floats(const uint16_t* p) {
+  VecHalf half;
+  __builtin_memcpy(&half, p, sizeof(half));
+  const VecI bits = __builtin_convertvector(half, VecI);
+  const VecF magnitude = as_float((bits & 0x7fff) << 13) * 0x1p112f;  // moves the exponent's bias
+  const VecI special = (bits & 0x7c00) == 0x7c00 ? splat(0x7f800000) : VecI{};
+  return as_float(as_int(magnitude) | special | (bits & 0x8000) << 16);
 }
