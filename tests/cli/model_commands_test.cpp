@@ -233,6 +233,53 @@ TEST_F(ModelCommands, EvalMeasuresAnArtifactOnAFile) {
   EXPECT_NE(table.out.find("cat@64"), std::string::npos) << table.out;
 }
 
+TEST_F(ModelCommands, CompressWritesACertifiedFileThatReportShows) {
+  const std::string output = (program_.folder() / "made.spear").string();
+  const std::vector<std::string> arguments = {"compress",  model_,          "-o",        output,
+                                              "--budget",  "25%",           "--samples", "6",
+                                              "--no-text", "--certificate", "none"};
+  const Json made = json(arguments);
+  EXPECT_EQ(made.at("path"), output);
+  EXPECT_GT(made.at("compensated_modules"), 0);
+  EXPECT_LE(made.at("extra_share"), 0.25);
+  const std::string bytes = read_text_file(output).value();
+  EXPECT_EQ(json(arguments).at("bytes"), made.at("bytes"));
+  EXPECT_EQ(read_text_file(output).value(), bytes) << "the same command ends with the same bytes";
+
+  std::string text;
+  for (int i = 0; i < 400; ++i) text += "The cat sat on the mat number " + std::to_string(i) + ". ";
+  const std::string file = program_.folder().file("cat.txt", text).string();
+  const std::string measured = (program_.folder() / "eval.json").string();
+  expect_refused({"report", output}, ErrorCode::kUsage, "spear eval");
+  EXPECT_EQ(json({"eval", output, "-r", model_, "--text", file + "@64:4", "-o", measured})
+                .at("models")
+                .size(),
+            1U);
+  const std::string page = (program_.folder() / "report.html").string();
+  const Json report = json({"report", output, measured, "-r", model_, "-o", page, "--prompt",
+                            "hello", "--sample-tokens", "4"});
+  EXPECT_EQ(report.at("html"), page);
+  const std::string html = read_text_file(page).value();
+  EXPECT_NE(html.find("plain W4"), std::string::npos) << "the samples of text";
+  EXPECT_NE(html.find("cat@64"), std::string::npos);
+}
+
+TEST_F(ModelCommands, CompressRefusesBadInput) {
+  expect_refused({"compress", model_, "-o", "/nowhere/x.spear"}, ErrorCode::kNotFound, "/nowhere");
+  expect_refused({"compress", model_, "-o", model_}, ErrorCode::kUsage, "the model itself");
+  expect_refused({"compress", artifact()}, ErrorCode::kUsage, "compressed already");
+  expect_refused({"compress", model_, "--budget", "much"}, ErrorCode::kUsage, "--budget");
+  expect_refused({"compress", model_, "--recipe", "magic"}, ErrorCode::kUsage, "--recipe");
+  const std::string out = (program_.folder() / "x.spear").string();
+  const std::string empty = program_.folder().file("empty.txt", "").string();
+  const std::string word = program_.folder().file("word.txt", "one").string();
+  expect_refused({"compress", model_, "-o", out, "--budget", "0.0001%", "--no-text"},
+                 ErrorCode::kBudget, "--budget");
+  expect_refused({"compress", model_, "-o", out, "--text", word}, ErrorCode::kUsage, "word.txt");
+  EXPECT_NE(program_.run({"compress", model_, "-o", out, "--text", empty}).status, 0);
+  EXPECT_FALSE(fs::exists(out));
+}
+
 TEST_F(ModelCommands, EvalRefusesBadInput) {
   const std::string empty = program_.folder().file("empty.txt", "").string();
   expect_refused({"eval", artifact()}, ErrorCode::kUsage, "--reference");

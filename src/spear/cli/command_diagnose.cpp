@@ -10,6 +10,8 @@
 #include "spear/cli/machine.h"
 #include "spear/cli/open_model.h"
 #include "spear/cli/text.h"
+#include "spear/report/plots.h"
+#include "spear/report/style.h"
 
 namespace spear {
 namespace {
@@ -17,7 +19,7 @@ namespace {
 struct DiagnoseSettings {
   std::string model;
   std::vector<std::string> compare;
-  std::string output, costs;
+  std::string output, picture, costs;
   bool quick = false;
   int64_t sequences = 0, length = 0;  // 0: as the diagnosis has it
   DiagnosisSettings diagnosis;
@@ -73,6 +75,13 @@ std::string placement_text(const Json& placement) {
                      placement.at("count").get<int64_t>(), names);
 }
 
+// An SVG file of its own: what the report draws inline, with the style it takes from the page.
+std::string picture_of(const DamageReport& report) {
+  std::string svg = damage_map(report, DamageKind::kCka, "damage");
+  svg.insert(svg.find('>') + 1, "<style>" + std::string(report_style()) + "</style>");
+  return svg + "\n";
+}
+
 DiagnosisSettings diagnosis_settings(const DiagnoseSettings& s, const CommandContext& context) {
   DiagnosisSettings d = s.diagnosis;
   if (s.quick) make_quick(d);
@@ -100,6 +109,7 @@ int run(DiagnoseSettings& s, CommandContext& context) {
   json["placement"] =
       placement_json(place_compensators(report, model.config(), s.placement), s.placement);
   if (!s.output.empty()) write_file_atomically(s.output, json_text(json));
+  if (!s.picture.empty()) write_file_atomically(s.picture, picture_of(report));
   print_out(context.options.json ? json_text(json)
                                  : to_table(report) + placement_text(json.at("placement")));
   return 0;
@@ -112,6 +122,8 @@ void declare_options(CLI::App& app, DiagnoseSettings& s) {
       ->expected(2)
       ->type_name("FILE");
   app.add_option("-o,--output", s.output, "Write the JSON to a file as well")->type_name("FILE");
+  app.add_option("--picture", s.picture, "Write a map of the damage, layer by module, as SVG")
+      ->type_name("FILE");
   app.add_option("--bits", s.diagnosis.grid.bits, "Bits that each module alone is rounded to")
       ->type_name("N")
       ->check(CLI::IsMember({2, 3, 4, 8}));

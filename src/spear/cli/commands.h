@@ -15,6 +15,7 @@ Command rm_command();
 Command compress_command();
 Command diagnose_command();
 Command eval_command();
+Command report_command();
 Command inspect_command();
 Command chat_command();
 Command completion_command();

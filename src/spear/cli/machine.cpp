@@ -46,6 +46,9 @@ void add_machine_options(CLI::App& app, MachineSettings& settings) {
                  "Products: both factors rounded to bf16 and summed in f32, or all in f32")
       ->type_name("TYPE")
       ->check(CLI::IsMember({"bf16", "f32"}));
+  app.add_option("--path", settings.path, "How the model runs; ref judges every other one")
+      ->type_name("NAME")
+      ->check(CLI::IsMember({"ref"}));
 }
 
 Machine make_machine(const MachineSettings& settings, const CommandContext& context) {

@@ -13,6 +13,7 @@ namespace spear {
 struct MachineSettings {
   std::string device = "auto";   // "auto", "cpu", "cuda", "cuda:1"
   std::string compute = "bf16";  // "bf16", "f32"
+  std::string path = "ref";      // the plain path: every faster one is judged by it
 
   [[nodiscard]] Compute arithmetic() const {
     return compute == "f32" ? Compute::kF32 : Compute::kBF16;
@@ -20,7 +21,7 @@ struct MachineSettings {
   [[nodiscard]] DType dtype() const { return compute == "f32" ? DType::kF32 : DType::kBF16; }
 };
 
-// Adds --device and --compute.
+// Adds --device, --compute and --path.
 void add_machine_options(CLI::App& app, MachineSettings& settings);
 
 struct Machine {
