@@ -33,7 +33,7 @@ static inline VecI four_bit_words(const uint8_t* row, int64_t j) {
     int64_t pair =
         0;  // not copied into a vector in memory: reading it back would wait for the store
     __builtin_memcpy(&pair, row + j / 2, 8);
-    words = __builtin_shuffle(reinterpret_cast<VecI>(VecPairs{pair}), lanes >> 3);
+    words = shuffle(reinterpret_cast<VecI>(VecPairs{pair}), lanes >> 3);
   } else if constexpr (kWidth == 8) {
     int32_t word = 0;
     __builtin_memcpy(&word, row + j / 2, 4);
@@ -48,7 +48,7 @@ static inline VecI four_bit_words(const uint8_t* row, int64_t j) {
 
 // table[code] for the 16 codes; AVX-512 looks all 16 up in one instruction and needs no mask.
 static inline VecF look_up(VecF table, VecI words) {
-  if constexpr (kWidth == 16) return __builtin_shuffle(table, words);
+  if constexpr (kWidth == 16) return shuffle(table, words);
   return to_float(words & 15);
 }
 
@@ -127,7 +127,7 @@ static void dequantize_row_by_table(const QuantizedView& w, int64_t row, uint16_
     int64_t j = g * group;
     const int64_t end = j + group;
     for (; j + kWidth <= end; j += kWidth) {
-      const VecI picked = __builtin_shuffle(table, four_bit_words(codes, j));
+      const VecI picked = shuffle(table, four_bit_words(codes, j));
       const VecHalf half = __builtin_convertvector(picked, VecHalf);
       __builtin_memcpy(out + j, &half, sizeof(half));
     }
@@ -260,7 +260,7 @@ static inline __attribute__((always_inline)) void add_groups(const QuantizedRows
     const int64_t b = (first + g) / groups_a_block;
     VecF sums[M][kChains<M>] = {};
     add_block<M>(block_words(w, codes, b), a.packed + b * kBlockColumns, columns, sums);
-    const VecF lanes = __builtin_shuffle(load(scales + g), pick);
+    const VecF lanes = shuffle(load(scales + g), pick);
 #pragma GCC unroll 4
     for (int i = 0; i < M; ++i) totals[i] += chains_total<M>(sums, i) * lanes;
   }

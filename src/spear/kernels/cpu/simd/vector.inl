@@ -44,6 +44,26 @@ static inline VecI lane_numbers() {
   return lanes;
 }
 
+// lane i of the result is lane index[i] mod kWidth of v. clang, with which the fuzz targets are
+// built, has no such builtin for indices that vary; it gets the plain meaning.
+#if __has_builtin(__builtin_shuffle)
+static inline VecF shuffle(VecF v, VecI index) {
+  return __builtin_shuffle(v, index);
+}
+static inline VecI shuffle(VecI v, VecI index) {
+  return __builtin_shuffle(v, index);
+}
+#else
+static inline VecI shuffle(VecI v, VecI index) {
+  VecI out;
+  for (int i = 0; i < kWidth; ++i) out[i] = v[index[i] & (kWidth - 1)];
+  return out;
+}
+static inline VecF shuffle(VecF v, VecI index) {
+  return as_float(shuffle(as_int(v), index));
+}
+#endif
+
 // Up to kWidth - 1 elements at the end of a row; the other lanes hold `fill`.
 static inline VecF load_part(const float* p, int64_t count, float fill) {
   float lanes[kWidth];
@@ -57,7 +77,7 @@ static inline void store_part(float* p, VecF v, int64_t count) {
 static inline float sum_lanes(VecF v) {
   const VecI lanes = lane_numbers();
 #pragma GCC unroll 4
-  for (int half = kWidth / 2; half > 0; half /= 2) v += __builtin_shuffle(v, lanes ^ half);
+  for (int half = kWidth / 2; half > 0; half /= 2) v += shuffle(v, lanes ^ half);
   return v[0];
 }
 static inline double sum_lanes_double(VecF v) {
@@ -68,8 +88,7 @@ static inline double sum_lanes_double(VecF v) {
 static inline float max_lanes(VecF v) {
   const VecI lanes = lane_numbers();
 #pragma GCC unroll 4
-  for (int half = kWidth / 2; half > 0; half /= 2)
-    v = larger(v, __builtin_shuffle(v, lanes ^ half));
+  for (int half = kWidth / 2; half > 0; half /= 2) v = larger(v, shuffle(v, lanes ^ half));
   return v[0];
 }
 
