@@ -1,4 +1,4 @@
-"""The whole way on a tiny random model, in seconds: compress, inspect, eval, diagnose, chat."""
+"""The whole way on a tiny random model, in seconds: compress, inspect, eval, diagnose, report, chat."""
 import json
 import shutil
 import unittest
@@ -28,6 +28,13 @@ class TinyModel(ProgramTest):
         (self.folder / "eval.json").write_text(json.dumps(result))
 
         self.succeed("diagnose", "llama.gguf", "--quick")
+
+        self.succeed("report", "tiny.spear", "eval.json", "--reference", "llama.gguf", "--sample-tokens", "8", "-o",
+                     "report.html")
+        page = (self.folder / "report.html").read_text(encoding="utf-8")
+        self.assertIn("<svg", page)
+        self.assertIn("prefers-color-scheme", page)
+        self.assertNotIn("src=\"http", page)
 
         answer = self.succeed("chat", "tiny.spear", "--prompt", "the cat", "--max-tokens", "8")
         self.assertTrue(answer.strip())
