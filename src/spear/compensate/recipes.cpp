@@ -112,7 +112,7 @@ void plan_fast(const RecipeOptions& options, RecipePlan& plan) {
   plan.real_sequences = 720;
   plan.stages.push_back({"joint", joint_training(options, 150, 8, 1e-3f)});
   plan.removal_sequences = 4;
-  plan.retune_steps = 0;
+  plan.retune_steps = 10;
 }
 
 void plan_best(const RecipeOptions& options, RecipePlan& plan) {

@@ -47,8 +47,12 @@ class Training {
     again.name = "retune";
     again.options.steps = plan_.retune_steps;
     again.options.adamw.warmup = std::min<int64_t>(5, plan_.retune_steps / 4);
-    StudentModel second = make_student(model_, {.row_bias = plan_.row_bias}, larger);
-    store(second, run_stage(second, again), trained);
+    const StudentModel second = make_student(model_, {.row_bias = plan_.row_bias}, larger);
+    const std::vector<float> values = run_stage(second, again);
+    if (report_.stages.back().held_out_after < kl_after_drop_)
+      store(second, values, trained);
+    else
+      report_.ranks_added = 0;  // the bytes are saved instead
   }
 
   TrainReport take_report() { return std::move(report_); }
@@ -94,6 +98,10 @@ class Training {
         drop_useless(student, *pass, student.start, data_, held_out, worth, options);
     report_.dropped = static_cast<int64_t>(dropped.modules.size());
     report_.freed_bytes = dropped.bytes;
+    if (report_.dropped > 0)
+      kl_after_drop_ = mean_kl(*pass, student.start, data_,
+                               split_held_out(context_.tokens.count, options).held_out,
+                               options.micro_tokens, options.temperature);
     return worth;
   }
 
@@ -176,6 +184,7 @@ class Training {
   Progress& progress_;
   TrainingData data_;
   TrainReport report_;
+  double kl_after_drop_ = 0;
 };
 
 }  // namespace
