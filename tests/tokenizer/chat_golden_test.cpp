@@ -1,7 +1,10 @@
 // The same prompts as Jinja2 makes, set up as transformers does: published templates, and snippets
 // of our own.
+#include <span>
+
 #include <gtest/gtest.h>
 
+#include "spear/base/hash.h"
 #include "spear/tokenizer/chat_template.h"
 
 #include "goldens.h"
@@ -30,6 +33,9 @@ void expect_same(const std::string& text, const Json& given, const Json& wanted)
       parsed ? parsed->render(variables, golden_time()) : tl::unexpected(parsed.error());
   if (wanted.contains("error")) {
     EXPECT_FALSE(found) << "rendered, expected " << wanted["error"];
+  } else if (found && wanted.contains("sha256")) {
+    EXPECT_EQ(sha256_hex(std::as_bytes(std::span(*found))), wanted["sha256"].get<std::string>())
+        << *found;
   } else if (found) {
     EXPECT_EQ(*found, wanted["text"].get<std::string>());
   } else {
