@@ -60,7 +60,7 @@ table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant
 th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--rule); text-align: right; white-space: nowrap; }
 th:first-child { text-align: left; }
 tbody th { font-weight: 500; }
-thead th { color: var(--soft); font-weight: 600; }
+thead th { color: var(--soft); font-weight: 600; white-space: normal; vertical-align: bottom; }
 tr.reference { background: var(--row); }
 details { margin-top: .5rem; }
 summary { cursor: pointer; color: var(--soft); font-size: .875rem; }
