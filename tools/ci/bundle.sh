@@ -18,8 +18,9 @@ hide_packages() {  # called in a mount namespace of our own: nothing outside it 
   for tree in nlohmann tl fmt CLI openssl "$triplet/openssl" curl "$triplet/curl" eigen3 gtest oneapi; do
     [ ! -d "/usr/include/$tree" ] || mount --bind "$empty" "/usr/include/$tree"
   done
+  # Shared libraries stay: the tools themselves run on some of them. Links to them are refused below.
   for file in /usr/include/{xxhash,pcre2,utf8proc}.h \
-    /usr/lib/"$triplet"/lib{fmt,xxhash,pcre2-8,utf8proc,crypto,gtest,gtest_main,curl,openblas,dnnl}.{a,so}; do
+    /usr/lib/"$triplet"/lib{xxhash,pcre2-8,utf8proc,crypto,gtest,gtest_main,curl,openblas}.a; do
     [ ! -e "$file" ] || mount --bind /dev/null "$(readlink -f "$file")"
   done
   if echo '#include <fmt/core.h>' | g++ -x c++ -fsyntax-only - 2>/dev/null; then
@@ -48,6 +49,10 @@ fi
 if grep -oE -- '-(I|isystem) ?[^ "]+' "$build/compile_commands.json" | sort -u |
   grep -vE "$PWD/(src|tests|deps/include|$build)"; then
   echo "bundle: the include folders above lie outside the bundle" >&2
+  exit 1
+fi
+if grep -oE '/usr/lib/[^ ]*lib(fmt|xxhash|pcre2-8|utf8proc|crypto|gtest|gtest_main|curl|openblas|dnnl)\.[a-z]+' "$build/build.ninja"; then
+  echo "bundle: the libraries above are linked from outside the bundle" >&2
   exit 1
 fi
 if [ -x "$build/spear" ]; then "$build/spear" --version; fi
