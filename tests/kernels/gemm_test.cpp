@@ -6,7 +6,9 @@
 
 #include "spear/base/rng.h"
 #include "spear/base/thread_pool.h"
+#include "spear/kernels/cpu/gemm_few_rows.h"
 
+#include "kernels/each_isa.h"
 #include "support/closeness.h"
 #include "support/guarded_buffer.h"
 #include "support/random_tensors.h"
@@ -103,6 +105,44 @@ TEST(Gemm, AgreesWithThePlainTwinOnEverySmallShape) {
   for (int64_t m = 1; m <= 17; ++m)
     for (const int64_t n : {1, 2, 7, 15, 16, 17, 33})
       for (const int64_t k : {1, 3, 16, 31, 65}) check_all({.m = m, .n = n, .k = k}, nullptr);
+}
+
+// What all of them use for a few rows, on every instruction set.
+TEST(Gemm, AFewRowsAgreeOnEveryInstructionSet) {
+  Rng rng(5);
+  test::each_isa([&](ThreadPool& pool, const cpu::SimdLoops& loops) {
+    for (int64_t m = 1; m <= cpu::kFewTokens; ++m)
+      for (const int64_t k : {1, 15, 16, 17, 64, 130})
+        for (const bool half : {false, true}) {
+          const int64_t n = 19;
+          const auto a = test::rounded_to_bf16(test::normal_values(m * k, rng));
+          const auto b = test::rounded_to_bf16(test::normal_values(n * k, rng));
+          const auto a16 = as_bf16(a);
+          const auto b16 = as_bf16(b);
+          test::GuardedBuffer<float> y(m * n);
+          std::vector<float> want(static_cast<size_t>(m * n));
+          const DType type = half ? DType::kBF16 : DType::kF32;
+          GemmArgs g{.m = m,
+                     .n = n,
+                     .k = k,
+                     .a = half ? static_cast<const void*>(a16.data()) : a.data(),
+                     .lda = k,
+                     .a_type = type,
+                     .b = half ? static_cast<const void*>(b16.data()) : b.data(),
+                     .ldb = k,
+                     .b_type = type,
+                     .transpose_b = true,
+                     .c = want.data(),
+                     .ldc = n};
+          ASSERT_TRUE(cpu::has_few_rows(g));
+          ref::gemm().run(g, nullptr);
+          g.c = y.data();
+          cpu::run_few_rows(g, &pool, loops);
+          EXPECT_TRUE(test::all_within(
+              y.span(), want, test::product_bounds(a, b, m, n, k, test::kRoundoffF32), {n}));
+          EXPECT_TRUE(y.intact());
+        }
+  });
 }
 
 TEST(Gemm, ScalesAndAddsToWhatIsThere) {

@@ -2,6 +2,7 @@
 #include <eigen3/Eigen/Core>
 #include <vector>
 
+#include "spear/kernels/cpu/gemm_few_rows.h"
 #include "spear/kernels/cpu/gemm_slices.h"
 #include "spear/kernels/cpu/gemm_tables.h"
 
@@ -64,6 +65,7 @@ bool supports(const GemmArgs& g) {
 
 void run(const GemmArgs& g, ThreadPool* pool) {
   if (g.m == 0 || g.n == 0) return;
+  if (has_few_rows(g)) return run_few_rows(g, pool, simd_loops());
   run_in_slices(g, pool, run_slice);
 }
 

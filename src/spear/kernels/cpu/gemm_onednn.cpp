@@ -2,6 +2,7 @@
 #include <oneapi/dnnl/dnnl.hpp>
 
 #include "spear/base/host_buffer.h"
+#include "spear/kernels/cpu/gemm_few_rows.h"
 #include "spear/kernels/cpu/gemm_slices.h"
 #include "spear/kernels/cpu/gemm_tables.h"
 
@@ -54,6 +55,7 @@ bool supports(const GemmArgs& g) {
 
 void run(const GemmArgs& g, ThreadPool* pool) {
   if (g.m == 0 || g.n == 0) return;
+  if (has_few_rows(g)) return run_few_rows(g, pool, simd_loops());
   if (g.k == 0) return scale_output(g);
   run_in_slices(g, pool, run_slice);
 }

@@ -20,6 +20,7 @@ constexpr const char* kName = "baseline";
 #include "spear/kernels/cpu/simd/attention.inl"
 #include "spear/kernels/cpu/simd/attention_backward.inl"
 #include "spear/kernels/cpu/simd/quantized.inl"
+#include "spear/kernels/cpu/simd/dense_rows.inl"
 #include "spear/kernels/cpu/simd/low_rank.inl"
 #include "spear/kernels/cpu/simd/peak.inl"
 #include "spear/kernels/cpu/simd/table.inl"

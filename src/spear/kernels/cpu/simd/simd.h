@@ -66,6 +66,18 @@ struct QuantizedRows {
 };
 inline constexpr int64_t kFewTokens = 4;
 
+// y[i, row] = alpha x[i] · w[row] + beta y[i, row] for row in [begin, end).
+struct DenseRows {
+  int64_t m = 0, n = 0, k = 0;  // m: 1 .. kFewTokens
+  const float* x = nullptr;     // [m, k]
+  const void* w = nullptr;      // [n, k], float or bf16
+  int64_t stride = 0;           // elements between rows of w
+  bool bf16 = false;
+  float alpha = 1, beta = 0;
+  float* y = nullptr;  // [m, n]
+  int64_t y_stride = 0;
+};
+
 struct SimdLoops {
   const char* name;
   int64_t width;  // floats a register
@@ -96,6 +108,7 @@ struct SimdLoops {
   int64_t (*packed_columns)(const QuantizedView&);
   void (*pack_tokens)(const QuantizedView&, int64_t m, const float* x, float* packed);
   void (*quantized_rows)(const QuantizedRows&, int64_t begin, int64_t end);
+  void (*dense_rows)(const DenseRows&, int64_t begin, int64_t end);
   // Row r of A or B (with its scales; [rank, columns]), columns [begin, end), as floats.
   void (*expand_factor_row)(const CompensatorView&, const void* factor, const uint16_t* scales,
                             int64_t r, int64_t columns, int64_t begin, int64_t end, float* out);

@@ -21,6 +21,7 @@ static const SimdLoops kLoops = {
     .packed_columns = packed_columns,
     .pack_tokens = pack_tokens,
     .quantized_rows = quantized_rows_range,
+    .dense_rows = dense_rows_range,
     .expand_factor_row = expand_factor_row,
     .dot = dot_range,
     .add_scaled = add_scaled_range,
