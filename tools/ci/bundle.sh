@@ -11,7 +11,8 @@ build_from_bundle() {
   cmake --build "$build"
 }
 
-hide_packages() {  # called in a mount namespace of our own: nothing outside it changes
+# Called in a mount namespace of our own: nothing outside it changes. Shared libraries stay: mount itself needs some.
+hide_packages() {
   local empty triplet tree file
   empty=$(mktemp -d)
   triplet=$(g++ -dumpmachine)

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <set>
 
 #include <fmt/format.h>
 
@@ -32,6 +33,12 @@ class Interpreter {
  public:
   Interpreter(const std::tm& now, std::shared_ptr<Scope> globals)
       : now_(now), scope_(std::move(globals)) {}
+  Interpreter(const Interpreter&) = delete;
+  Interpreter& operator=(const Interpreter&) = delete;
+  // A namespace may have been put into itself: emptied, it lets go of itself.
+  ~Interpreter() {
+    for (const auto& fields : assigned_) fields->fields = {};
+  }
 
   Flow run(const Body& body) {
     for (const Statement& statement : body)
@@ -158,6 +165,7 @@ class Interpreter {
     if (fields == nullptr)
       template_error(statement.line,
                      fmt::format("{} is no namespace", printable(statement.targets[0], 40)));
+    assigned_.insert(*fields);
     (*fields)->fields.set(statement.targets[1], std::move(value));
   }
 
@@ -465,6 +473,8 @@ class Interpreter {
 
   const std::tm& now_;
   std::shared_ptr<Scope> scope_;
+  std::set<std::shared_ptr<Namespace>>
+      assigned_;  // the only values that can come to hold themselves
   std::string out_;
   Budget budget_;
   int macro_depth_ = 0;
