@@ -142,6 +142,11 @@ void Decoder::run_layer(int32_t index, const Batch& batch, KvCache& cache, float
   const auto linear = [&](Module module, const float* in, float* out) {
     device.linear(*layer.linears[static_cast<size_t>(module)], m, in, out);
   };
+  const auto norm = [&](int64_t rows, int64_t width, const float* in, const DeviceBuffer& weight,
+                        float* out) {
+    device.rms_norm(
+        {.m = rows, .n = width, .x = in, .weight = weight.as<float>(), .eps = eps, .y = out});
+  };
   const auto tap = [&](InputSite site, const float* in) {
     if (tap_) tap_(index, site, in, m, site_width(c, site));
   };
@@ -150,29 +155,14 @@ void Decoder::run_layer(int32_t index, const Batch& batch, KvCache& cache, float
   float* q = scratch(kQuery, m * c.q_size());
   float* k = scratch(kKey, m * c.kv_size());
   float* v = scratch(kValue, m * c.kv_size());
-  device.rms_norm({.m = m,
-                   .n = hidden,
-                   .x = x,
-                   .weight = layer.input_norm.as<float>(),
-                   .eps = eps,
-                   .y = normed});
+  norm(m, hidden, x, layer.input_norm, normed);
   tap(InputSite::kAttention, normed);
   linear(Module::kQ, normed, q);
   linear(Module::kK, normed, k);
   linear(Module::kV, normed, v);
   if (c.qk_norm) {
-    device.rms_norm({.m = m * c.num_attention_heads,
-                     .n = c.head_dim,
-                     .x = q,
-                     .weight = layer.q_norm.as<float>(),
-                     .eps = eps,
-                     .y = q});
-    device.rms_norm({.m = m * c.num_key_value_heads,
-                     .n = c.head_dim,
-                     .x = k,
-                     .weight = layer.k_norm.as<float>(),
-                     .eps = eps,
-                     .y = k});
+    norm(m * c.num_attention_heads, c.head_dim, q, layer.q_norm, q);
+    norm(m * c.num_key_value_heads, c.head_dim, k, layer.k_norm, k);
   }
   const int32_t* positions = positions_of(batch);
   const auto* frequencies = inverse_frequencies_.as<float>();
@@ -210,12 +200,7 @@ void Decoder::run_layer(int32_t index, const Batch& batch, KvCache& cache, float
 
   float* gate = scratch(kGate, m * c.intermediate_size);
   float* up = scratch(kUp, m * c.intermediate_size);
-  device.rms_norm({.m = m,
-                   .n = hidden,
-                   .x = x,
-                   .weight = layer.post_attention_norm.as<float>(),
-                   .eps = eps,
-                   .y = normed});
+  norm(m, hidden, x, layer.post_attention_norm, normed);
   tap(InputSite::kMlp, normed);
   linear(Module::kGate, normed, gate);
   linear(Module::kUp, normed, up);
@@ -226,25 +211,18 @@ void Decoder::run_layer(int32_t index, const Batch& batch, KvCache& cache, float
 }
 
 void Decoder::finish(const float* x, int64_t m, float* hidden) {
-  const auto eps = static_cast<float>(config_.rms_norm_eps);
-  if (!rotation_) {
-    backend_->rms_norm({.m = m,
-                        .n = config_.hidden_size,
-                        .x = x,
-                        .weight = final_norm_.as<float>(),
-                        .eps = eps,
-                        .y = hidden});
-    return;
-  }
   // The rotation keeps every row's length, so the norm of the un-rotated stream is the un-rotated
   // norm: un-rotate first, then one norm applies the stored weight.
-  backend_->copy(x, hidden, m * config_.hidden_size);
-  backend_->rotate({m, rotation_->view, true, hidden});
+  if (rotation_) {
+    backend_->copy(x, hidden, m * config_.hidden_size);
+    backend_->rotate({m, rotation_->view, true, hidden});
+    x = hidden;
+  }
   backend_->rms_norm({.m = m,
                       .n = config_.hidden_size,
-                      .x = hidden,
+                      .x = x,
                       .weight = final_norm_.as<float>(),
-                      .eps = eps,
+                      .eps = static_cast<float>(config_.rms_norm_eps),
                       .y = hidden});
 }
 
