@@ -12,6 +12,7 @@
 #include <string_view>
 #include <utility>
 
+#include "spear/backend/decoder_program.h"
 #include "spear/base/error.h"
 #include "spear/base/tensor_view.h"
 #include "spear/kernels/attention.h"
@@ -114,6 +115,14 @@ class Backend {
   // What training needs beyond that on a device with memory of its own; null: memory is the host's,
   // where the reverse pass runs its own loops.
   virtual TrainingOps* training_ops() { return nullptr; }
+
+  // The whole decoder as one fused step; null where this backend runs `spec` one operation at a
+  // time only (`why` then says which module or property stands in the way).
+  virtual std::unique_ptr<DecoderProgram> compile(const DecoderSpec& /*spec*/,
+                                                  Activations /*activations*/, std::string* why) {
+    if (why != nullptr) *why = "this backend has no fused step";
+    return nullptr;
+  }
 };
 
 // The processor: every operation on the pool's threads. `force_kernel` names a product kernel
