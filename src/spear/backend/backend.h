@@ -127,7 +127,7 @@ class Backend {
 
 // The processor: every operation on the pool's threads. `force_kernel` names a product kernel
 // ("cpu.openblas", "ref"), empty: the best here; refused (kUnsupported) where this machine or build
-// lacks it.
+// lacks it, and, as a Failure at its first product, where it lacks the types.
 Result<std::unique_ptr<Backend>> make_cpu_backend(ThreadPool& pool,
                                                   std::string_view force_kernel = {});
 // A GPU by number; kUnsupported "built without CUDA" where this build has none.

@@ -119,7 +119,11 @@ const int32_t* Decoder::positions_of(const Batch& batch) {
       positions[static_cast<size_t>(s.first_row + i)] = static_cast<int32_t>(s.context + i);
   auto* device =
       reinterpret_cast<int32_t*>(scratch(kPositions, static_cast<int64_t>(positions.size())));
-  backend_->upload(device, positions.data(), positions.size() * sizeof(int32_t));
+  // Every layer of a batch asks for the same ones: they are uploaded once.
+  if (positions != uploaded_positions_) {
+    backend_->upload(device, positions.data(), positions.size() * sizeof(int32_t));
+    uploaded_positions_ = std::move(positions);
+  }
   return device;
 }
 

@@ -85,6 +85,7 @@ class Decoder {
   };
   std::unique_ptr<DeviceRotation> rotation_;
   std::vector<DeviceBuffer> scratch_;
+  std::vector<int32_t> uploaded_positions_;      // what scratch holds of the last batch
   std::vector<std::vector<float>> host_biases_;  // F32 copies that prepared linears point to
   std::vector<const float*> biases_;             // by ModuleId::index()
   Compute compute_;

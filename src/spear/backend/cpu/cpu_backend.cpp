@@ -113,8 +113,11 @@ class CpuBackend final : public Backend {
   const GemmKernel& kernel_for(const GemmArgs& args) const {
     for (const GemmKernel& kernel : kernels_)
       if (kernel.supports(args)) return kernel;
-    expects(false);
-    return kernels_.back();
+    throw Failure(
+        ErrorCode::kUnsupported,
+        fmt::format("kernel '{}' does not multiply {} by {} matrices, which this run asks "
+                    "for; choose another kernel, or none",
+                    kernels_.front().name, name_of(args.a_type), name_of(args.b_type)));
   }
   void run_dense(const DenseOnCpu& linear, int64_t m, const float* x, float* y);
   void fill_bias(const float* bias, int64_t m, int64_t n, float* y);
