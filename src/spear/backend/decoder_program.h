@@ -65,6 +65,8 @@ class DecoderProgram {
  public:
   virtual ~DecoderProgram() = default;
   virtual void step(const StepArgs& args) = 0;
+  // logits[rows, vocab] of hidden[rows, hidden] as step() gave them, both on the backend.
+  virtual void logits(const float* hidden, int64_t rows, float* logits) = 0;
   // Kernels in use and modules that run through a plain path, one line for the log.
   [[nodiscard]] virtual std::string describe() const = 0;
   // Everything the program owns: packed weights, and scratch memory of the largest step so far.
