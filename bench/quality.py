@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
 """Measures what each quantizer and recipe recovers: one table from one command.
 
-  bench/quality.py MODEL [--spear build/release/spear] [--device auto] [--seeds 1,2,3] [--rows all]
+  bench/quality.py MODEL [--spear build/release/spear] [--device auto] [--seeds 1,2,3] [--rows all] [--jobs 1]
                    [--work bench-quality] [-o results.json]
 
 Compresses MODEL (a path or a pulled name) by every row, evaluates all files against it at context 2048 on WikiText-2
 test and on a text that no recipe may see (Moby-Dick), and prints a Markdown table. Rows marked "no wiki" calibrate
-without WikiText. Finished files and evaluations are reused. Standard library only.
+without WikiText; "paper" rows with alpha and start are its sweep. Finished files and evaluations are reused: the same
+command goes on after an interruption. --jobs N works on N files at once, each with its share of the threads; worth it on
+a GPU, which one small model does not fill. Standard library only.
 """
 import argparse
+import concurrent.futures
 import json
+import os
 import pathlib
 import statistics
 import subprocess
@@ -33,6 +37,9 @@ ROWS = {
     "best": ("`best`", True, ["--recipe", "best"]),
     "best-4.5": ("`best --bits 4.5`", True, ["--recipe", "best", "--bits", "4.5"]),
     "paper": ("`paper`", True, ["--recipe", "paper", "--budget", "1%"]),
+    **{f"paper-{alpha}-{start}": (f"`paper`, α = {alpha}, B {'at zero' if start == 'zero' else 'small'}", False,
+                                  ["--recipe", "paper", "--budget", "1%", "--alpha", str(alpha), "--start", start])
+       for alpha in (1, 2, 8) for start in ("zero", "small")},
     "best-nowiki": ("`best`, no wiki", True, ["--recipe", "best", "--text", "C4"]),
     "closed-nowiki": ("`closed`, no wiki", True, ["--recipe", "closed", "--text", "C4"]),
     "fast-nowiki": ("`fast`, no wiki", True, ["--recipe", "fast", "--text", "C4"]),
@@ -48,18 +55,26 @@ def run(command):
     return json.loads(done.stdout), time.monotonic() - begin
 
 
-def build(args, name, seed, options):
-    """The .spear file of a row and what compress said of it."""
+def build(args, name, seed):
+    """Compresses a row once, evaluates it once; what both said."""
     path = args.work / f"{name}-{seed}.spear"
     said = path.with_suffix(".json")
+    judged = path.with_suffix(".eval.json")
+    threads = ["--threads", str(max(1, (os.cpu_count() or 1) // args.jobs))] if args.jobs > 1 else []
+    common = ["--json", "--quiet", "--device", args.device, *threads]
     if not (path.exists() and said.exists()):
-        options = [str(args.data / "web" / "c4_calib.txt") if o == "C4" else o for o in options]
-        result, seconds = run([args.spear, "compress", args.model, "-o", str(path), "--certificate", "none", "--json",
-                               "--quiet", "--device", args.device, "--seed", str(seed), *options])
+        options = [str(args.data / "web" / "c4_calib.txt") if o == "C4" else o for o in ROWS[name][2]]
+        result, seconds = run([args.spear, "compress", args.model, "-o", str(path), "--certificate", "none",
+                               "--seed", str(seed), *common, *options])
         result["wall_seconds"] = seconds
         said.write_text(json.dumps(result))
-        print(f"{name} seed {seed}: {seconds:.0f} s", file=sys.stderr, flush=True)
-    return path, json.loads(said.read_text())
+        print(f"{name} seed {seed}: compressed in {seconds:.0f} s", file=sys.stderr, flush=True)
+    if not judged.exists():
+        result, seconds = run([args.spear, "eval", str(path), "--reference", args.model, "--data", str(args.data),
+                               *common, *[word for text in TEXTS for word in ("--text", text)]])
+        judged.write_text(json.dumps(result))
+        print(f"{name} seed {seed}: evaluated in {seconds:.0f} s", file=sys.stderr, flush=True)
+    return json.loads(said.read_text()), json.loads(judged.read_text())
 
 
 def spread(values, digits):
@@ -95,6 +110,7 @@ def main():
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seeds", default="1,2,3", help="for recipes; quantizers alone use the first")
     parser.add_argument("--rows", default="all", help="names, or all: " + ", ".join(ROWS))
+    parser.add_argument("--jobs", type=int, default=1, help="files worked on at once")
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("bench-quality"))
     parser.add_argument("-o", "--output", type=pathlib.Path, help="write the figures as JSON as well")
     args = parser.parse_args()
@@ -106,15 +122,13 @@ def main():
         parser.error(f"unknown rows {', '.join(unknown)}; known: {', '.join(ROWS)}")
     if "rtn" not in names:  # what every gap is measured from
         names.insert(0, "rtn")
-    built = [(name, *build(args, name, seed, ROWS[name][2]))
-             for name in names for seed in (seeds if ROWS[name][1] else seeds[:1])]
-    evaluated, seconds = run([args.spear, "eval", *[str(path) for _, path, _ in built], "--reference", args.model,
-                              "--data", str(args.data), "--device", args.device, "--json", "--quiet",
-                              *[word for text in TEXTS for word in ("--text", text)]])
-    print(f"evaluation: {seconds:.0f} s", file=sys.stderr)
-    results = {"model": args.model, "device": args.device, "seeds": seeds, "reference": evaluated["reference"],
+    wanted = [(name, seed) for seed in seeds for name in names if ROWS[name][1] or seed == seeds[0]]
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        built = list(pool.map(lambda one: build(args, *one), wanted))
+    results = {"model": args.model, "device": args.device, "seeds": seeds, "reference": built[0][1]["reference"],
                "rows": {}}
-    for (name, _, said), measured in zip(built, evaluated["models"]):
+    for (name, _), (said, judged) in sorted(zip(wanted, built), key=lambda one: names.index(one[0][0])):
+        measured = judged["models"][0]
         results["rows"].setdefault(name, []).append(
             {"extra_share": said["extra_share"], "bits_per_weight": measured["bits_per_weight"],
              "file_bytes": measured["bytes"]["total"], "wall_seconds": said["wall_seconds"],

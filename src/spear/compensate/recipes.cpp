@@ -110,7 +110,7 @@ void plan_closed(const RecipeOptions&, RecipePlan& plan) {
 void plan_fast(const RecipeOptions& options, RecipePlan& plan) {
   plan_closed(options, plan);
   plan.real_sequences = 720;
-  plan.stages.push_back({"joint", joint_training(options, 150, 8, 1e-3f)});
+  plan.stages.push_back({"joint", joint_training(options, 120, 8, 1e-3f)});
   plan.removal_sequences = 4;
   plan.retune_steps = 10;
 }
