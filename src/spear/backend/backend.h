@@ -102,6 +102,8 @@ class Backend {
   virtual void silu_mul(const SiluMulArgs& args) = 0;
   virtual void add(int64_t count, const float* x, float* y) = 0;  // y += x
   virtual void rotate(const RotateArgs& args) = 0;
+  // Whether caches of this element type can be used below.
+  [[nodiscard]] virtual bool supports_kv(DType type) const { return type == DType::kF32; }
   virtual void kv_append(const KvAppendArgs& args) = 0;
   virtual void attention(const AttentionArgs& args) = 0;
   virtual void log_sum_exp(const LogSumExpArgs& args) = 0;

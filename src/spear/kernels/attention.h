@@ -5,14 +5,21 @@
 
 #include <cstdint>
 
+#include "spear/base/dtype.h"
+
 namespace spear {
 
 class ThreadPool;
 
+// One layer's keys and values, F32, F16 or INT8. With INT8 each row (a token of a kv-head) is its
+// codes times one scale: the row's largest magnitude / 127.
 struct KvLayerView {
-  float* keys = nullptr;    // [pages, kv_heads, page_size, head_dim]
-  float* values = nullptr;  // [pages, kv_heads, page_size, head_dim]
+  void* keys = nullptr;    // [pages, kv_heads, page_size, head_dim] of `type`
+  void* values = nullptr;  // [pages, kv_heads, page_size, head_dim]
   int64_t page_size = 0;
+  DType type = DType::kF32;
+  float* key_scales = nullptr;    // INT8: [pages, kv_heads, page_size]
+  float* value_scales = nullptr;  // INT8: [pages, kv_heads, page_size]
 };
 
 struct AttentionSequence {
@@ -32,7 +39,9 @@ struct AttentionArgs {
   float* y = nullptr;  // [m, heads, head_dim]
 };
 
-// Copies rows of k and v (after RoPE) into the pages of their sequences.
+// Stores rows of k and v (after RoPE) in the pages of their sequences, converted to the cache's
+// type: F16 rounds to nearest even (beyond its range: infinity); INT8 codes are x · 127 / largest,
+// rounded to nearest.
 struct KvAppendArgs {
   int64_t kv_heads = 0, head_dim = 0;
   const float* k = nullptr;  // [m, kv_heads, head_dim]
@@ -40,6 +49,19 @@ struct KvAppendArgs {
   KvLayerView cache;
   const AttentionSequence* sequences = nullptr;
   int64_t sequence_count = 0;
+};
+
+// RoPE of queries and keys and the storing of keys and values, in one pass over a token's rows.
+struct RopeAppendArgs {
+  int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  float* q = nullptr;        // [m, heads, head_dim] with q_stride between tokens, in place
+  float* k = nullptr;        // [m, kv_heads, head_dim] with kv_stride, in place
+  const float* v = nullptr;  // [m, kv_heads, head_dim] with kv_stride
+  int64_t q_stride = 0, kv_stride = 0;
+  const float* table = nullptr;  // [m, head_dim]: cosines, then sines, of the token's angles; null:
+                                 // q and k are left as they are
+  const int64_t* slots = nullptr;  // [m] page · page_size + place in the page
+  KvLayerView cache;
 };
 
 namespace ref {

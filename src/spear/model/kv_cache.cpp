@@ -2,42 +2,111 @@
 
 #include <algorithm>
 #include <numeric>
+#include <string>
 
 #include "spear/base/check.h"
 
 namespace spear {
+namespace {
+
+// Rows (one token of one kv-head) in a page of one layer; INT8 has a scale for each.
+int64_t page_rows(int64_t kv_heads) {
+  return KvCache::kPageSize * kv_heads;
+}
+
+int64_t pages_for(int64_t tokens) {
+  return (tokens + KvCache::kPageSize - 1) / KvCache::kPageSize;
+}
+
+}  // namespace
+
+const char* kv_type_name(DType type) {
+  return type == DType::kI8 ? "int8" : name_of(type);
+}
+
+KvCache::KvCache(Backend& backend, const ModelConfig& config, int64_t layers, int64_t pages,
+                 DType type)
+    : backend_(&backend),
+      type_(type),
+      page_count_(pages),
+      kv_heads_(config.num_key_value_heads),
+      head_dim_(config.head_dim) {
+  if (!backend.supports_kv(type))
+    throw Failure(ErrorCode::kUnsupported, std::string("KV type ") + kv_type_name(type) +
+                                               " is not available on this device (" +
+                                               std::string(backend.name()) + ")");
+  const auto rows = static_cast<size_t>(pages * page_rows(kv_heads_));
+  const size_t bytes = rows * static_cast<size_t>(head_dim_) * size_of(type);
+  const size_t scale_bytes = type == DType::kI8 ? rows * sizeof(float) : 0;
+  for (int64_t l = 0; l < layers; ++l)
+    layers_.push_back({backend.allocate(bytes), backend.allocate(bytes),
+                       backend.allocate(scale_bytes), backend.allocate(scale_bytes)});
+}
 
 KvCache::KvCache(Backend& backend, const ModelConfig& config, int64_t sequences, int64_t capacity,
-                 bool keep_layers)
-    : sequences_(sequences),
-      capacity_(capacity),
-      pages_per_sequence_((capacity + kPageSize - 1) / kPageSize),
-      kv_heads_(config.num_key_value_heads),
-      head_dim_(config.head_dim),
-      lengths_(static_cast<size_t>(sequences), 0) {
-  const int64_t layers = keep_layers ? config.num_hidden_layers : 1;
-  const auto bytes =
-      static_cast<size_t>(sequences * pages_per_sequence_ * kPageSize * kv_heads_ * head_dim_) *
-      sizeof(float);
-  for (int64_t l = 0; l < layers; ++l) {
-    keys_.push_back(backend.allocate(bytes));
-    values_.push_back(backend.allocate(bytes));
-  }
+                 bool keep_layers, DType type)
+    : KvCache(backend, config, keep_layers ? config.num_hidden_layers : 1,
+              sequences * pages_for(capacity), type) {
+  sequences_ = sequences;
+  capacity_ = capacity;
+  pages_per_sequence_ = pages_for(capacity);
+  lengths_.assign(static_cast<size_t>(sequences), 0);
   for (int64_t s = 0; s < sequences; ++s) {
     std::vector<int32_t>& pages = pages_.emplace_back(static_cast<size_t>(pages_per_sequence_));
     std::iota(pages.begin(), pages.end(), static_cast<int32_t>(s * pages_per_sequence_));
   }
 }
 
+KvCache KvCache::bare_pages(Backend& backend, const ModelConfig& config, int64_t pages,
+                            DType type) {
+  expects(pages > 0);
+  return KvCache(backend, config, config.num_hidden_layers, pages, type);
+}
+
+size_t KvCache::page_bytes(const ModelConfig& config, DType type) {
+  const auto rows = static_cast<size_t>(page_rows(config.num_key_value_heads));
+  const size_t row =
+      static_cast<size_t>(config.head_dim) * size_of(type) + (type == DType::kI8 ? 4 : 0);
+  return 2 * rows * row * static_cast<size_t>(config.num_hidden_layers);
+}
+
 KvLayerView KvCache::layer(int32_t layer) const {
-  const size_t slot = static_cast<size_t>(layer) % keys_.size();
-  return {keys_[slot].as<float>(), values_[slot].as<float>(), kPageSize};
+  const Layer& at = layers_[static_cast<size_t>(layer) % layers_.size()];
+  return {at.keys.as<void>(),        at.values.as<void>(),       kPageSize, type_,
+          at.key_scales.as<float>(), at.value_scales.as<float>()};
+}
+
+std::vector<KvLayerView> KvCache::layers(int64_t count) const {
+  std::vector<KvLayerView> views;
+  for (int64_t l = 0; l < count; ++l) views.push_back(layer(static_cast<int32_t>(l)));
+  return views;
 }
 
 size_t KvCache::bytes() const {
   size_t total = 0;
-  for (size_t i = 0; i < keys_.size(); ++i) total += keys_[i].bytes() + values_[i].bytes();
+  for (const Layer& layer : layers_)
+    total += layer.keys.bytes() + layer.values.bytes() + layer.key_scales.bytes() +
+             layer.value_scales.bytes();
   return total;
+}
+
+void KvCache::copy_page(int32_t from, int32_t to) {
+  expects(from >= 0 && from < page_count_ && to >= 0 && to < page_count_ && from != to);
+  const int64_t rows = page_rows(kv_heads_);
+  // Pages are copied as floats: 64 rows of any type are whole ones.
+  const auto floats =
+      static_cast<int64_t>(static_cast<size_t>(rows * head_dim_) * size_of(type_) / sizeof(float));
+  const auto copy = [&](const DeviceBuffer& buffer, int64_t count) {
+    auto* data = buffer.as<float>();
+    backend_->copy(data + from * count, data + to * count, count);
+  };
+  for (const Layer& layer : layers_) {
+    copy(layer.keys, floats);
+    copy(layer.values, floats);
+    if (type_ != DType::kI8) continue;
+    copy(layer.key_scales, rows);
+    copy(layer.value_scales, rows);
+  }
 }
 
 AttentionSequence KvCache::append(int64_t sequence, int64_t first_row, int64_t rows) {

@@ -1,6 +1,7 @@
-// The paged KV cache of a decoder: F32 keys and values of each layer in pages of kPageSize tokens,
-// and the block tables of its sequences. Sequences are slots 0 .. n - 1; pages are reserved when a
-// slot grows. One thread at a time.
+// The paged KV cache of a decoder: keys and values of each layer in pages of kPageSize tokens, F32,
+// F16 or INT8 (with one scale for each token of a kv-head). Two ways to use one: sequences in slots
+// 0 .. n - 1 whose pages the cache hands out itself, or bare pages whose owner keeps block tables.
+// One thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -19,15 +20,28 @@ class KvCache {
   // only, which every layer overwrites: enough when whole sequences are run at once and nothing is
   // decoded after them.
   KvCache(Backend& backend, const ModelConfig& config, int64_t sequences, int64_t capacity,
-          bool keep_layers);
+          bool keep_layers, DType type = DType::kF32);
+
+  // Bare pages 0 .. pages - 1 of every layer for an engine with its own block tables: it fills
+  // AttentionSequence itself, and the functions on sequences below may not be called. Throws
+  // Failure where the backend has no such cache.
+  static KvCache bare_pages(Backend& backend, const ModelConfig& config, int64_t pages, DType type);
+  // Bytes of one page over all layers: what a memory budget is divided by.
+  static size_t page_bytes(const ModelConfig& config, DType type);
 
   [[nodiscard]] KvLayerView layer(int32_t layer) const;
+  // One view a layer of the model, as a compiled step wants them.
+  [[nodiscard]] std::vector<KvLayerView> layers(int64_t count) const;
+  [[nodiscard]] DType type() const { return type_; }
+  [[nodiscard]] int64_t pages() const { return page_count_; }
+  [[nodiscard]] size_t bytes() const;
+  // Page `to` becomes a copy of page `from` in every layer.
+  void copy_page(int32_t from, int32_t to);
+
   [[nodiscard]] int64_t capacity() const { return capacity_; }
   [[nodiscard]] int64_t length(int64_t sequence) const {
     return lengths_[static_cast<size_t>(sequence)];
   }
-  [[nodiscard]] size_t bytes() const;
-
   // The entry of a batch for `rows` new tokens of a sequence that start at `first_row`; grows its
   // length.
   AttentionSequence append(int64_t sequence, int64_t first_row, int64_t rows);
@@ -37,10 +51,22 @@ class KvCache {
   void truncate(int64_t sequence, int64_t length);
 
  private:
-  int64_t sequences_, capacity_, pages_per_sequence_, kv_heads_, head_dim_;
-  std::vector<DeviceBuffer> keys_, values_;  // one per kept layer
+  struct Layer {
+    DeviceBuffer keys, values, key_scales, value_scales;
+  };
+
+  KvCache(Backend& backend, const ModelConfig& config, int64_t layers, int64_t pages, DType type);
+
+  Backend* backend_;
+  DType type_;
+  int64_t page_count_, kv_heads_, head_dim_;
+  int64_t sequences_ = 0, capacity_ = 0, pages_per_sequence_ = 0;
+  std::vector<Layer> layers_;                // the kept ones
   std::vector<std::vector<int32_t>> pages_;  // [sequences][pages_per_sequence]
   std::vector<int64_t> lengths_;
 };
+
+// "f32", "f16", "int8": how options and messages name the type of a cache.
+const char* kv_type_name(DType type);
 
 }  // namespace spear

@@ -84,6 +84,9 @@ class CpuBackend final : public Backend {
   void rope(const RopeArgs& args) override { cpu::rope(args, pool_); }
   void silu_mul(const SiluMulArgs& args) override { cpu::silu_mul(args, pool_); }
   void rotate(const RotateArgs& args) override { cpu::rotate(args, pool_); }
+  bool supports_kv(DType type) const override {
+    return type == DType::kF32 || type == DType::kF16 || type == DType::kI8;
+  }
   void kv_append(const KvAppendArgs& args) override { cpu::kv_append(args, pool_); }
   void attention(const AttentionArgs& args) override { cpu::attention(args, pool_); }
   void log_sum_exp(const LogSumExpArgs& args) override { cpu::log_sum_exp(args, pool_); }

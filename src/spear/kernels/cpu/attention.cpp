@@ -1,7 +1,7 @@
 #include "spear/kernels/attention.h"
 
 #include <algorithm>
-#include <cstring>
+#include <cstddef>
 #include <vector>
 
 #include "spear/base/host_buffer.h"
@@ -17,13 +17,19 @@ struct Item {
   int64_t sequence = 0, kv_head = 0, token = 0, tokens = 0;
 };
 
-HeadRows paged_rows(const AttentionArgs& a, const AttentionSequence& s, const float* cache,
-                    int64_t kv_head) {
-  return {.base = cache + kv_head * a.cache.page_size * a.head_dim,
+HeadRows paged_rows(const AttentionArgs& a, const AttentionSequence& s, const void* data,
+                    const float* scales, int64_t kv_head) {
+  const KvLayerView& c = a.cache;
+  const int64_t first = kv_head * c.page_size;
+  return {.base = static_cast<const std::byte*>(data) +
+                  static_cast<size_t>(first * a.head_dim) * size_of(c.type),
           .row_stride = a.head_dim,
           .pages = s.pages,
-          .page_size = a.cache.page_size,
-          .page_stride = a.kv_heads * a.cache.page_size * a.head_dim};
+          .page_size = c.page_size,
+          .page_stride = a.kv_heads * c.page_size * a.head_dim,
+          .type = c.type,
+          .scales = scales == nullptr ? nullptr : scales + first,
+          .scale_stride = a.kv_heads * c.page_size};
 }
 
 // The longest first, so that the threads finish together.
@@ -53,8 +59,8 @@ void run_item(const AttentionArgs& a, const Item& item, const SimdLoops& loops, 
                    .first_keys = s.context + item.token + 1,
                    .q = a.q + at,
                    .token_stride = a.heads * a.head_dim,
-                   .keys = paged_rows(a, s, a.cache.keys, item.kv_head),
-                   .values = paged_rows(a, s, a.cache.values, item.kv_head),
+                   .keys = paged_rows(a, s, a.cache.keys, a.cache.key_scales, item.kv_head),
+                   .values = paged_rows(a, s, a.cache.values, a.cache.value_scales, item.kv_head),
                    .scale = a.scale,
                    .y = a.y + at,
                    .scratch = scratch});
@@ -74,26 +80,32 @@ void attention(const AttentionArgs& args, ThreadPool& pool) {
   attention(args, pool, simd_loops());
 }
 
-void kv_append(const KvAppendArgs& args, ThreadPool& pool) {
-  const int64_t d = args.head_dim;
-  const auto bytes = static_cast<size_t>(d) * sizeof(float);
-  const int64_t grain = std::max<int64_t>(1, 16384 / (args.kv_heads * d));
+void kv_append(const KvAppendArgs& args, ThreadPool& pool, const SimdLoops& loops) {
+  const int64_t width = args.kv_heads * args.head_dim;
+  const int64_t page_size = args.cache.page_size;
+  const int64_t grain = std::max<int64_t>(1, 16384 / width);
   for (int64_t i = 0; i < args.sequence_count; ++i) {
     const AttentionSequence& s = args.sequences[i];
-    const int64_t page_size = args.cache.page_size;
     pool.parallel_for(s.rows, grain, [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
         const int64_t position = s.context + row;
-        const int64_t page = s.pages[position / page_size];
-        for (int64_t h = 0; h < args.kv_heads; ++h) {
-          const int64_t from = ((s.first_row + row) * args.kv_heads + h) * d;
-          const int64_t to = ((page * args.kv_heads + h) * page_size + position % page_size) * d;
-          std::memcpy(args.cache.keys + to, args.k + from, bytes);
-          std::memcpy(args.cache.values + to, args.v + from, bytes);
-        }
+        const int64_t slot = s.pages[position / page_size] * page_size + position % page_size;
+        loops.rope_append({.kv_heads = args.kv_heads,
+                           .head_dim = args.head_dim,
+                           // not written to: there is no table to rotate by
+                           .k = const_cast<float*>(args.k) + (s.first_row + row) * width,
+                           .v = args.v + (s.first_row + row) * width,
+                           .kv_stride = width,
+                           .slots = &slot,
+                           .cache = args.cache},
+                          0, 1);
       }
     });
   }
+}
+
+void kv_append(const KvAppendArgs& args, ThreadPool& pool) {
+  kv_append(args, pool, simd_loops());
 }
 
 }  // namespace spear::cpu

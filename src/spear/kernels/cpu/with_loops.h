@@ -18,6 +18,7 @@ void silu_mul(const SiluMulArgs& args, ThreadPool& pool, const SimdLoops& loops)
 void rotate(const RotateArgs& args, ThreadPool& pool, const SimdLoops& loops);
 
 void attention(const AttentionArgs& args, ThreadPool& pool, const SimdLoops& loops);
+void kv_append(const KvAppendArgs& args, ThreadPool& pool, const SimdLoops& loops);
 
 void log_sum_exp(const LogSumExpArgs& args, ThreadPool& pool, const SimdLoops& loops);
 void kl_divergence(const KlArgs& args, ThreadPool& pool, const SimdLoops& loops);

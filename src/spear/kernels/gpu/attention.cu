@@ -93,9 +93,9 @@ __global__ void paged_kernel(const AttentionArgs a) {
   };
   attend(
       s.context + begin, rows, static_cast<int>(d), a.scale, [&](int i) { return a.q + offset(i); },
-      [&](int64_t j) { return a.cache.keys + cached(j); },
-      [&](int64_t j) { return a.cache.values + cached(j); }, [&](int i) { return a.y + offset(i); },
-      nullptr);
+      [&](int64_t j) { return static_cast<const float*>(a.cache.keys) + cached(j); },
+      [&](int64_t j) { return static_cast<const float*>(a.cache.values) + cached(j); },
+      [&](int i) { return a.y + offset(i); }, nullptr);
 }
 
 __global__ void dense_kernel(const DenseAttentionArgs a) {
@@ -128,8 +128,8 @@ __global__ void append_kernel(const KvAppendArgs a) {
     const int64_t to =
         page_row(a.cache, s.pages, a.kv_heads, a.head_dim, e / a.head_dim, s.context + row) +
         e % a.head_dim;
-    a.cache.keys[to] = a.k[(s.first_row + row) * width + e];
-    a.cache.values[to] = a.v[(s.first_row + row) * width + e];
+    static_cast<float*>(a.cache.keys)[to] = a.k[(s.first_row + row) * width + e];
+    static_cast<float*>(a.cache.values)[to] = a.v[(s.first_row + row) * width + e];
   }
 }
 

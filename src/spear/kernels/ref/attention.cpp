@@ -2,17 +2,55 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 namespace spear::ref {
 namespace {
 
-// Where head `kv_head` of token `position` stands in a paged cache.
-int64_t cache_offset(const AttentionSequence& s, const KvLayerView& cache, int64_t kv_heads,
-                     int64_t head_dim, int64_t position, int64_t kv_head) {
+// Which row of the cache holds head `kv_head` of token `position`.
+int64_t cache_row(const AttentionSequence& s, const KvLayerView& cache, int64_t kv_heads,
+                  int64_t position, int64_t kv_head) {
   const int64_t page = s.pages[position / cache.page_size];
-  return ((page * kv_heads + kv_head) * cache.page_size + position % cache.page_size) * head_dim;
+  return (page * kv_heads + kv_head) * cache.page_size + position % cache.page_size;
+}
+
+// Element `at` of keys or values; `scales` holds one entry a row.
+double cache_value(DType type, const void* data, const float* scales, int64_t at,
+                   int64_t head_dim) {
+  switch (type) {
+    case DType::kF16:
+      return static_cast<double>(float_from_f16(static_cast<const uint16_t*>(data)[at]));
+    case DType::kI8:
+      return static_cast<double>(static_cast<const int8_t*>(data)[at]) * scales[at / head_dim];
+    default:
+      return static_cast<double>(static_cast<const float*>(data)[at]);
+  }
+}
+
+// One row of codes and its scale; a row that holds no finite maximum gets a scale that spreads it.
+void store_int8(const float* from, int64_t head_dim, int8_t* to, float& scale) {
+  float largest = 0;
+  for (int64_t j = 0; j < head_dim; ++j) largest = std::max(largest, std::abs(from[j]));
+  scale = largest / 127.0f;
+  const float inverse = largest > 0 && std::isfinite(largest) ? 127.0f / largest : 0.0f;
+  for (int64_t j = 0; j < head_dim; ++j) {
+    const double code = std::nearbyint(static_cast<double>(from[j]) * inverse);
+    to[j] = std::isnan(code) ? int8_t{0} : static_cast<int8_t>(std::clamp(code, -127.0, 127.0));
+  }
+}
+
+// Row `row` of keys or values.
+void store_row(DType type, const float* from, int64_t head_dim, int64_t row, void* data,
+               float* scales) {
+  const int64_t at = row * head_dim;
+  if (type == DType::kI8)
+    return store_int8(from, head_dim, static_cast<int8_t*>(data) + at, scales[row]);
+  for (int64_t j = 0; j < head_dim; ++j) {
+    if (type == DType::kF16)
+      static_cast<uint16_t*>(data)[at + j] = f16_from_float(from[j]);
+    else
+      static_cast<float*>(data)[at + j] = from[j];
+  }
 }
 
 void attend_row(const AttentionArgs& a, const AttentionSequence& s, int64_t row, int64_t head) {
@@ -23,19 +61,22 @@ void attend_row(const AttentionArgs& a, const AttentionSequence& s, int64_t row,
   std::vector<double> scores(static_cast<size_t>(keys));
   double highest = -INFINITY;
   for (int64_t t = 0; t < keys; ++t) {
-    const float* key = a.cache.keys + cache_offset(s, a.cache, a.kv_heads, d, t, kv_head);
+    const int64_t key = cache_row(s, a.cache, a.kv_heads, t, kv_head) * d;
     double dot = 0;
-    for (int64_t j = 0; j < d; ++j) dot += static_cast<double>(a.q[at + j]) * key[j];
+    for (int64_t j = 0; j < d; ++j)
+      dot += static_cast<double>(a.q[at + j]) *
+             cache_value(a.cache.type, a.cache.keys, a.cache.key_scales, key + j, d);
     scores[t] = dot * a.scale;
     highest = std::max(highest, scores[t]);
   }
   double total = 0;
   std::vector<double> sum(static_cast<size_t>(d), 0.0);
   for (int64_t t = 0; t < keys; ++t) {
-    const float* value = a.cache.values + cache_offset(s, a.cache, a.kv_heads, d, t, kv_head);
+    const int64_t value = cache_row(s, a.cache, a.kv_heads, t, kv_head) * d;
     const double p = std::exp(scores[t] - highest);
     total += p;
-    for (int64_t j = 0; j < d; ++j) sum[j] += p * value[j];
+    for (int64_t j = 0; j < d; ++j)
+      sum[j] += p * cache_value(a.cache.type, a.cache.values, a.cache.value_scales, value + j, d);
   }
   for (int64_t j = 0; j < d; ++j) a.y[at + j] = static_cast<float>(sum[j] / total);
 }
@@ -57,9 +98,10 @@ void kv_append(const KvAppendArgs& args) {
     for (int64_t row = 0; row < s.rows; ++row) {
       for (int64_t h = 0; h < args.kv_heads; ++h) {
         const int64_t from = ((s.first_row + row) * args.kv_heads + h) * d;
-        const int64_t to = cache_offset(s, args.cache, args.kv_heads, d, s.context + row, h);
-        std::memcpy(args.cache.keys + to, args.k + from, static_cast<size_t>(d) * sizeof(float));
-        std::memcpy(args.cache.values + to, args.v + from, static_cast<size_t>(d) * sizeof(float));
+        const int64_t to = cache_row(s, args.cache, args.kv_heads, s.context + row, h);
+        const KvLayerView& c = args.cache;
+        store_row(c.type, args.k + from, d, to, c.keys, c.key_scales);
+        store_row(c.type, args.v + from, d, to, c.values, c.value_scales);
       }
     }
   }

@@ -100,35 +100,33 @@ static void product_all(Product g, int64_t rows) {
   }
 }
 
-static inline const float* head_row(const HeadRows& rows, int64_t t) {
-  if (rows.pages == nullptr) return rows.base + t * rows.row_stride;
-  return rows.base + rows.pages[t / rows.page_size] * rows.page_stride +
-         t % rows.page_size * rows.row_stride;
-}
-
-// Copies `count` rows; the columns up to `width` and the rows up to kKeys become zero.
+// Copies `count` rows as floats; the columns up to `width` and the rows up to kKeys become zero.
 static void copy_block(const HeadRows& rows, int64_t first, int64_t count, int64_t head_dim,
                        int64_t width, float* out) {
   for (int64_t t = 0; t < kKeys; ++t) {
     float* to = out + t * width;
     int64_t j = 0;
     if (t < count) {
-      const float* from = head_row(rows, first + t);
-      for (; j + kWidth <= head_dim; j += kWidth) store(to + j, load(from + j));
-      for (; j < head_dim; ++j) to[j] = from[j];
+      expand_row(rows, first + t, head_dim, to);
+      j = head_dim;
     }
     for (; j < width; ++j) to[j] = 0.0f;
   }
 }
 
+// The same with rows as columns; `row`: head_dim floats.
 static void transpose_block(const HeadRows& rows, int64_t first, int64_t count, int64_t head_dim,
-                            float* out) {
+                            float* row, float* out) {
   for (int64_t t = 0; t < kKeys; ++t) {
     if (t >= count) {
       for (int64_t j = 0; j < head_dim; ++j) out[j * kKeys + t] = 0.0f;
       continue;
     }
-    const float* from = head_row(rows, first + t);
+    const float* from = row;
+    if (rows.type == DType::kF32)
+      from = static_cast<const float*>(rows.base) + row_offset(rows, first + t);
+    else
+      expand_row(rows, first + t, head_dim, row);
     for (int64_t j = 0; j < head_dim; ++j) out[j * kKeys + t] = from[j];
   }
 }
@@ -240,7 +238,7 @@ static void attention_tile(const AttentionTile& tile) {
   const int64_t keys = tile.first_keys + tile.tokens - 1;
   for (int64_t first = 0; first < keys; first += kKeys) {
     const int64_t count = keys - first < kKeys ? keys - first : kKeys;
-    transpose_block(tile.keys, first, count, d, at.keys);
+    transpose_block(tile.keys, first, count, d, at.values, at.keys);
     copy_block(tile.values, first, count, d, width, at.values);
     for (int64_t row = 0; row < rows; row += kRows)
       attend_rows(tile, at, row, rows - row < kRows ? rows - row : kRows, first, width);

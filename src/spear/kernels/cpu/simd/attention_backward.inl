@@ -126,8 +126,8 @@ static void attention_backward_head(const AttentionBackwardHead& h) {
     const HeadRows k_rows{.base = h.k + t0 * h.kv_stride, .row_stride = h.kv_stride};
     const HeadRows v_rows{.base = h.v + t0 * h.kv_stride, .row_stride = h.kv_stride};
     copy_block(k_rows, 0, keys, d, width, at.k);
-    transpose_block(k_rows, 0, keys, d, at.k_across);
-    transpose_block(v_rows, 0, keys, d, at.v_across);
+    transpose_block(k_rows, 0, keys, d, nullptr, at.k_across);
+    transpose_block(v_rows, 0, keys, d, nullptr, at.v_across);
     clear(at.dk, kKeys * width);
     clear(at.dv, kKeys * width);
     for (int64_t head = 0; head < h.group; ++head) {

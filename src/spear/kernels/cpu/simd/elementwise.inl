@@ -51,35 +51,46 @@ static inline void sine_cosine(double angle, float& sine, float& cosine) {
   cosine = (swap ? s : c) * cosine_sign;
 }
 
+// Cosines and sines, half each, of one token's angles.
+static inline void fill_angles(int64_t half, const float* inverse_frequencies, int32_t position,
+                               float* table) {
+  for (int64_t j = 0; j < half; ++j)
+    sine_cosine(static_cast<double>(position) * static_cast<double>(inverse_frequencies[j]),
+                table[half + j], table[j]);
+}
+
+static void rope_table_rows(int64_t head_dim, const float* inverse_frequencies,
+                            const int32_t* positions, int64_t begin, int64_t end, float* table) {
+  for (int64_t i = begin; i < end; ++i)
+    fill_angles(head_dim / 2, inverse_frequencies, positions[i], table + i * head_dim);
+}
+
+static inline void rotate_head(int64_t half, const float* cosines, const float* sines, float* x) {
+  float* low = x;
+  float* high = x + half;
+  int64_t j = 0;
+  for (; j + kWidth <= half; j += kWidth) {
+    const VecF a = load(low + j);
+    const VecF b = load(high + j);
+    store(low + j, a * load(cosines + j) - b * load(sines + j));
+    store(high + j, b * load(cosines + j) + a * load(sines + j));
+  }
+  for (; j < half; ++j) {
+    const float a = low[j];
+    const float b = high[j];
+    low[j] = a * cosines[j] - b * sines[j];
+    high[j] = b * cosines[j] + a * sines[j];
+  }
+}
+
 static void rope_rows(const RopeArgs& a, int64_t begin, int64_t end, float* table) {
   const int64_t half = a.head_dim / 2;
-  float* cosines = table;
-  float* sines = table + half;
-  const float sign = a.inverse ? -1.0f : 1.0f;
   for (int64_t i = begin; i < end; ++i) {
-    const auto position = static_cast<double>(a.positions[i]);
-    for (int64_t j = 0; j < half; ++j) {
-      float sine = 0;
-      sine_cosine(position * static_cast<double>(a.inverse_frequencies[j]), sine, cosines[j]);
-      sines[j] = sine * sign;
-    }
-    for (int64_t h = 0; h < a.heads; ++h) {
-      float* low = a.x + i * a.row_stride + h * a.head_dim;
-      float* high = low + half;
-      int64_t j = 0;
-      for (; j + kWidth <= half; j += kWidth) {
-        const VecF x = load(low + j);
-        const VecF y = load(high + j);
-        store(low + j, x * load(cosines + j) - y * load(sines + j));
-        store(high + j, y * load(cosines + j) + x * load(sines + j));
-      }
-      for (; j < half; ++j) {
-        const float x = low[j];
-        const float y = high[j];
-        low[j] = x * cosines[j] - y * sines[j];
-        high[j] = y * cosines[j] + x * sines[j];
-      }
-    }
+    fill_angles(half, a.inverse_frequencies, a.positions[i], table);
+    if (a.inverse)
+      for (int64_t j = 0; j < half; ++j) table[half + j] = -table[half + j];
+    for (int64_t h = 0; h < a.heads; ++h)
+      rotate_head(half, table, table + half, a.x + i * a.row_stride + h * a.head_dim);
   }
 }
 

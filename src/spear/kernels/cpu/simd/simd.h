@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 
+#include "spear/kernels/attention.h"
 #include "spear/kernels/decoder_ops.h"
 #include "spear/kernels/loss.h"
 #include "spear/kernels/reverse_ops.h"
@@ -14,11 +15,14 @@ namespace spear::cpu {
 
 // The keys or values of one kv-head: row t of `base`, or of its page.
 struct HeadRows {
-  const float* base = nullptr;
-  int64_t row_stride = 0;
+  const void* base = nullptr;
+  int64_t row_stride = 0;          // elements
   const int32_t* pages = nullptr;  // null: one run of rows
   int64_t page_size = 0;
-  int64_t page_stride = 0;
+  int64_t page_stride = 0;  // elements
+  DType type = DType::kF32;
+  const float* scales = nullptr;  // INT8: [page_size] of the head in page 0
+  int64_t scale_stride = 0;       // between pages
 };
 
 // Query rows of consecutive tokens and of all heads that share a kv-head: row r is token r / group,
@@ -97,6 +101,10 @@ struct SimdLoops {
 
   int64_t (*attention_scratch)(int64_t rows, int64_t head_dim);
   void (*attention)(const AttentionTile&);
+  // table [m, head_dim]: cosines, then sines, of the angles of rows [begin, end)
+  void (*rope_table)(int64_t head_dim, const float* inverse_frequencies, const int32_t* positions,
+                     int64_t begin, int64_t end, float* table);
+  void (*rope_append)(const RopeAppendArgs&, int64_t begin, int64_t end);
   int64_t (*attention_backward_scratch)(int64_t head_dim);
   void (*attention_backward)(const AttentionBackwardHead&);
 

@@ -134,6 +134,20 @@ static inline VecI bf16_of(VecF v) {
   const VecU nan = (bits >> 16) | 0x40u;
   return reinterpret_cast<VecI>(v == v ? rounded : nan);
 }
+// IEEE binary16, nearest even; as f16_from_float() of base/dtype.h.
+static inline uint16_t f16_of(float v) {
+  const uint32_t bits = bits_of(v);
+  const uint32_t sign = bits >> 16 & 0x8000u;
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);
+  if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);
+  if (magnitude < 0x38800000u) {
+    const float aligned = __builtin_fabsf(v) + 0.5f;  // the rounding position is now bit 0
+    return static_cast<uint16_t>(sign | (bits_of(aligned) - 0x3f000000u));
+  }
+  const uint32_t odd = magnitude >> 13 & 1u;
+  return static_cast<uint16_t>(sign | (magnitude - 0x38000000u + 0xfffu + odd) >> 13);
+}
 static inline float float_of_f16(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
   const uint32_t exponent = half >> 10 & 0x1fu;
