@@ -11,12 +11,13 @@ import tempfile
 
 FLOORS = {
     "base": 0,
-    "kernels": 1, "formats": 1, "tokenizer": 1,
+    "kernels": 1, "formats": 1, "tokenizer": 1, "scheduler": 1,
     "backend": 2,
     "model": 3,
-    "quantize": 4, "eval": 4, "diagnose": 4, "compensate": 4,
-    "report": 5, "hub": 5,
-    "cli": 6,
+    "engine": 4,
+    "quantize": 5, "eval": 5, "diagnose": 5, "compensate": 5,
+    "report": 6, "hub": 6,
+    "cli": 7,
 }
 # Workshops that may use a neighbour on their own floor.
 SIDEWAYS = {
@@ -144,13 +145,16 @@ SELF_TEST = [  # file below src/spear, its text, a piece of the expected violati
     ("backend/gpu/bad.cu", "", "device code lives in kernels/gpu"),
     ("compensate/c.cpp", '#include "spear/eval/e.h"\n', None),
     ("eval/e.h", "", None),
-    ("eval/sideways.cpp", '#include "spear/compensate/c.h"\n', "eval (floor 4) may not see compensate"),
+    ("eval/sideways.cpp", '#include "spear/compensate/c.h"\n', "eval (floor 5) may not see compensate"),
     ("formats/json.cpp", "#include <nlohmann/json.hpp>\n", "seen only by base/json.h"),
     ("cli/main.cpp", "#include <CLI/CLI.hpp>\n", None),
     ("report/r.cpp", "#include <CLI/CLI.hpp>\n", "seen only by cli/"),
     ("report/s.cpp", "#include <boost/asio.hpp>\n", "unknown package"),
     ("report/t.cpp", '#include "a.h"\n', 'write own headers as "spear/'),
     ("report/u.cpp", '#include "spear/base/missing.h"\n', "no such file"),
+    ("scheduler/s.cpp", '#include "spear/kernels/k.h"\n', "scheduler (floor 1) may not see kernels"),
+    ("engine/e.cpp", '#include "spear/model/m.h"\n#include "spear/scheduler/q.h"\n', None),
+    ("scheduler/q.h", '#include "spear/base/a.h"\n', None),
     ("util/u.h", "", "unknown folder util"),
     ("formats/CMakeLists.txt", "spear_library(spear_formats DEPS spear_base spear_model)\n", "may not link spear_model"),
     ("diagnose/CMakeLists.txt", "spear_library(spear_diagnose DEPS spear_eval spear_base)\n", None),

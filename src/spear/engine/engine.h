@@ -1,0 +1,105 @@
+// The engine: requests come in from any thread, are batched step by step over one model, and their
+// tokens go out to sinks. One thread of its own owns the scheduler, the pages and every sequence;
+// submit(), cancel(), drain(), stats() and healthy() are safe from any thread and never wait for a
+// step. Every queue is bounded. A request that fails takes no other one with it; a device that
+// fails ends all requests with kError, after which healthy() is false and submit() says kFailed.
+//
+//   DecoderModel model(decoder, {.pages = 256});
+//   Engine engine(model, &tokenizer, {.max_running = 32});
+//   auto stream = std::make_shared<TokenStream>();
+//   Admission a = engine.submit(std::move(request), stream);
+//   if (a.code == AdmissionCode::kAccepted) while (auto event = stream->next(1.0)) …
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "spear/engine/request.h"
+#include "spear/engine/step_model.h"
+#include "spear/scheduler/cost_model.h"
+#include "spear/tokenizer/tokenizer.h"
+
+namespace spear {
+
+class ThreadPool;
+
+struct EngineOptions {
+  int32_t max_running = 32;                       // answers that run together
+  int32_t max_waiting = 1024;                     // requests that wait for their first step
+  int64_t max_waiting_tokens = int64_t{1} << 22;  // prompts of those, together
+  int64_t max_context = 0;                        // at most; 0: what the model and the pool allow
+  int64_t token_budget = 512;                     // rows of a step
+  int64_t max_draft = 0;                          // tokens guessed by prompt look-up; 0: none
+  bool deterministic = false;            // the tokens of a request do not depend on the others
+  uint64_t seed = 0;                     // of requests that bring none
+  RequestLimits limits;                  // vocab_size and max_context are filled by the engine
+  const StepCostModel* costs = nullptr;  // predicted steps; null: no objective shapes a step
+  ThreadPool* pool = nullptr;  // the model's own, used between steps to choose tokens; null: none
+  // Sees every step on the engine's thread: what ran and the seconds it took.
+  std::function<void(const StepShape&, double)> on_step;
+};
+
+enum class AdmissionCode : uint8_t {
+  kAccepted,
+  kInvalid,    // Admission::message names the field
+  kTooLong,    // prompt and answer exceed the context or the pool
+  kQueueFull,  // later, perhaps
+  kDraining,   // not here any more
+  kFailed,     // the device is gone
+};
+
+struct Admission {
+  AdmissionCode code = AdmissionCode::kAccepted;
+  uint64_t id = 0;
+  std::string message;  // one sentence where it is not accepted
+};
+
+struct EngineStats {
+  int32_t running = 0, waiting = 0;                     // answers; requests
+  int64_t waiting_tokens = 0;                           // of their prompts
+  int32_t pages = 0, used_pages = 0, cached_pages = 0;  // cached: free, but worth keeping
+  int64_t steps = 0;
+  int64_t prompt_tokens = 0, computed_prompt_tokens = 0, generated_tokens = 0;
+  int64_t drafted_tokens = 0, accepted_drafts = 0;
+  int64_t prefix_queries = 0, prefix_hits = 0;  // tokens
+  int64_t preemptions = 0;
+  int64_t finished_stop = 0, finished_length = 0, cancelled = 0, errors = 0;
+  double last_step_seconds = 0, busy_seconds = 0;
+};
+
+class Engine {
+ public:
+  // `model` must outlive the engine and be used by nobody else. Without a tokenizer there is no
+  // text: stop strings and constraints are then refused. Throws Failure(kUsage) for options that
+  // make no sense, and for a pool that is too small for one sequence of max_context.
+  Engine(StepModel& model, const Tokenizer* tokenizer, const EngineOptions& options);
+  ~Engine();  // cancels what runs and joins
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // The sink hears of an accepted request until a Delta with finish for each of its n answers.
+  Admission submit(Request request, std::shared_ptr<TokenSink> sink);
+  // Ends a request soon (at the next step), in whatever state; unknown ids are ignored.
+  void cancel(uint64_t id);
+  // No more requests are taken; waits until those here have ended, at most `seconds`, then cancels
+  // the rest and waits for that. Returns whether all ended by themselves.
+  bool drain(double seconds);
+
+  [[nodiscard]] EngineStats stats() const;
+  [[nodiscard]] bool healthy() const;
+  // What requests may ask for, max_context included.
+  [[nodiscard]] const RequestLimits& limits() const;
+  // Seconds of the clock that Finish and plan() speak of: steady, zero when the engine started.
+  [[nodiscard]] double now() const;
+
+  // For masks of constraints: compile one with make_constraint(…, engine.vocabulary()) anywhere.
+  [[nodiscard]] const Tokenizer* tokenizer() const;
+
+ private:
+  class Loop;
+  std::unique_ptr<Loop> loop_;
+};
+
+}  // namespace spear

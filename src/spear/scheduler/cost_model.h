@@ -1,0 +1,41 @@
+// What a step is predicted to cost, in seconds. The scheduler is handed one with every plan and
+// keeps none: the same scheduler runs under measured costs, tables and virtual clocks. One thread.
+#pragma once
+
+#include <cstdint>
+
+namespace spear {
+
+// What decides how long a step takes.
+struct StepShape {
+  int64_t decode_sequences = 0;  // sequences with one new token (and their drafts)
+  int64_t decode_rows = 0;       // their rows, drafts included
+  int64_t prefill_tokens = 0;    // rows of prompts
+  int64_t context_tokens = 0;    // keys read by decode rows
+  int64_t prefill_pairs = 0;     // (row, key) pairs of prompts
+  int32_t level = 0;             // which compensators run; 0: all of them
+};
+
+class StepCostModel {
+ public:
+  virtual ~StepCostModel() = default;
+  [[nodiscard]] virtual double seconds(const StepShape& shape) const = 0;
+};
+
+// A sum of terms: enough for scenarios, and the form that measurements are fitted to.
+struct LinearCosts final : StepCostModel {
+  double step = 0;           // every step
+  double decode_row = 0;     // a row of a decoding sequence
+  double prefill_token = 0;  // a row of a prompt
+  double context_token = 0;  // a key read by a decode row
+  double prefill_pair = 0;   // a (row, key) pair of a prompt
+
+  [[nodiscard]] double seconds(const StepShape& s) const override {
+    return step + decode_row * static_cast<double>(s.decode_rows) +
+           prefill_token * static_cast<double>(s.prefill_tokens) +
+           context_token * static_cast<double>(s.context_tokens) +
+           prefill_pair * static_cast<double>(s.prefill_pairs);
+  }
+};
+
+}  // namespace spear
