@@ -4,6 +4,7 @@
 // One thread is timed by its own processor time, so that a busy machine disturbs little; more by
 // the wall clock. The best of several runs is printed.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -16,6 +17,7 @@
 #include "spear/base/host_buffer.h"
 #include "spear/base/thread_pool.h"
 #include "spear/kernels/attention.h"
+#include "spear/kernels/cpu/attention_plan.h"
 #include "spear/kernels/cpu/with_loops.h"
 #include "spear/kernels/loss.h"
 
@@ -113,24 +115,99 @@ void bench_gemm(Bench& bench) {
   }
 }
 
+// One sequence's cache in several layers, so that together they outgrow a core's own caches as they
+// do in a model.
 struct Cache {
-  std::vector<float> keys, values, q, y;
+  static constexpr int64_t kPage = 64;
+  int64_t layers, layer_bytes, layer_scales;
+  HostBuffer keys, values;
+  std::vector<float> scales, q, y;
   std::vector<int32_t> pages;
   AttentionSequence sequence;
   AttentionArgs args;
-  Cache(int64_t heads, int64_t kv_heads, int64_t d, int64_t rows, int64_t context) {
+
+  Cache(int64_t heads, int64_t kv_heads, int64_t d, int64_t rows, int64_t context, DType type,
+        int64_t layer_count)
+      : layers(layer_count) {
     Rng rng(1);
-    const int64_t tokens = (rows + context + 15) / 16 * 16;
-    keys = test::normal_values(tokens * kv_heads * d, rng);
-    values = keys;
+    const int64_t page_count = (rows + context + kPage - 1) / kPage;
+    const int64_t tokens = page_count * kPage;
+    layer_scales = tokens * kv_heads;
+    layer_bytes = layer_scales * d * static_cast<int64_t>(size_of(type));
+    keys = HostBuffer(static_cast<size_t>(layer_bytes * layers));
+    values = HostBuffer(static_cast<size_t>(layer_bytes * layers));
+    scales.resize(static_cast<size_t>(2 * layer_scales * layers));
     q = test::normal_values(rows * heads * d, rng);
     y.resize(q.size());
-    for (int64_t i = 0; i < tokens / 16; ++i) pages.push_back(static_cast<int32_t>(i));
+    for (int64_t i = 0; i < page_count; ++i) pages.push_back(static_cast<int32_t>(i));
+    const auto k = test::normal_values(tokens * kv_heads * d, rng);
+    const AttentionSequence all{.rows = tokens, .pages = pages.data()};
+    for (int64_t l = 0; l < layers; ++l)
+      ref::kv_append({kv_heads, d, k.data(), k.data(), layer(l, type), &all, 1});
     sequence = {.first_row = 0, .rows = rows, .context = context, .pages = pages.data()};
-    args = {heads,     kv_heads, d,      q.data(), {keys.data(), values.data(), 16},
-            &sequence, 1,        0.125f, y.data()};
+    args = {heads, kv_heads, d, q.data(), layer(0, type), &sequence, 1, 0.125f, y.data()};
+  }
+  KvLayerView layer(int64_t l, DType type) {
+    return {keys.as<std::byte>() + l * layer_bytes,
+            values.as<std::byte>() + l * layer_bytes,
+            kPage,
+            type,
+            scales.data() + 2 * l * layer_scales,
+            scales.data() + (2 * l + 1) * layer_scales};
   }
 };
+
+// Bytes a second that the pool reads from one buffer, over and over: the ceiling of a loop whose
+// data is that large.
+double read_speed(const Bench& bench, double bytes) {
+  const auto count = static_cast<int64_t>(bytes / 8) / 64 * 64;
+  std::vector<uint64_t> data(static_cast<size_t>(count), 1);
+  std::atomic<uint64_t> sink{0};
+  const int64_t part = (count / bench.pool.size() + 63) / 64 * 64;
+  const double s = best_time(bench.one, [&] {
+    const_cast<ThreadPool&>(bench.pool).parallel_for(bench.pool.size(), 1, [&](int64_t i, int64_t) {
+      uint64_t sums[32] = {};
+      const uint64_t* p = data.data() + i * part;
+      const int64_t n = std::min(part, count - i * part);
+      for (int64_t at = 0; at + 32 <= n; at += 32)
+        for (int64_t u = 0; u < 32; ++u) sums[u] += p[at + u];
+      for (const uint64_t v : sums) sink += v;
+    });
+  });
+  return static_cast<double>(count * 8) / s;
+}
+
+// One token of every layer after `context` others, as a step runs it.
+void bench_decode(Bench& bench, int64_t heads, int64_t kv_heads, int64_t layers, DType type,
+                  int64_t context) {
+  Cache c(heads, kv_heads, 64, 1, context, type, layers);
+  cpu::AttentionPlan plan;
+  plan.cut(c.args, bench.pool.size());
+  const double s = bench.time([&] {
+    for (int64_t l = 0; l < layers; ++l) {
+      AttentionArgs args = c.args;
+      args.cache = c.layer(l, type);
+      if (bench.one) {
+        for (int64_t i = 0; i < plan.items(); ++i) plan.run(args, i, 0);
+        continue;
+      }
+      std::atomic<int64_t> next{0};
+      bench.pool.parallel_for(bench.pool.size(), 1, [&](int64_t thread, int64_t) {
+        for (int64_t i = next++; i < plan.items(); i = next++)
+          plan.run(args, i, static_cast<int>(thread));
+      });
+    }
+  });
+  const double row = static_cast<double>(64 * size_of(type) + (type == DType::kI8 ? 4 : 0));
+  const double bytes = static_cast<double>((context + 1) * kv_heads * 2 * layers) * row;
+  const double ceiling = read_speed(bench, bytes);
+  std::printf(
+      "attention, %2ld/%ld heads of 64, %-3s, one token after %4ld, %ld layers: %8.1f us, %5.1f "
+      "MB, "
+      "%5.1f GB/s, %3.0f %% of reading as many bytes (%.1f)\n",
+      heads, kv_heads, name_of(type), context, layers, 1e6 * s, 1e-6 * bytes, 1e-9 * bytes / s,
+      100 * bytes / s / ceiling, 1e-9 * ceiling);
+}
 
 void bench_attention(Bench& bench) {
   for (const auto& [heads, kv, d, rows] :
@@ -138,7 +215,7 @@ void bench_attention(Bench& bench) {
         {9, 3, 64, 512},
         {14, 2, 64, 2048},
         {8, 2, 128, 2048}}) {
-    Cache c(heads, kv, d, rows, 0);
+    Cache c(heads, kv, d, rows, 0, DType::kF16, 1);
     const double s = bench.time([&] { cpu::attention(c.args, bench.pool); });
     const double flop = 4.0 * static_cast<double>(d * heads) * static_cast<double>(rows) *
                         static_cast<double>(rows + 1) / 2;
@@ -148,12 +225,11 @@ void bench_attention(Bench& bench) {
         heads, kv, d, rows, 1e3 * s, 1e-9 * flop / s, 1e-7 * flop / s / bench.fma_peak,
         bench.fma_peak);
   }
-  for (const int64_t context : {255, 1023, 2047, 8191}) {
-    Cache c(9, 3, 64, 1, context);
-    const double s = bench.time([&] { cpu::attention(c.args, bench.pool); });
-    std::printf("attention of one token after %4ld: %7.1f us, %5.1f GB/s\n", context, 1e6 * s,
-                1e-9 * static_cast<double>((context + 1) * 3 * 64 * 8) / s);
-  }
+  for (const DType type : {DType::kF32, DType::kF16, DType::kI8})
+    for (const int64_t context : {127, 2047}) {
+      bench_decode(bench, 9, 3, 30, type, context);
+      bench_decode(bench, 14, 2, 24, type, context);
+    }
 }
 
 void bench_training(Bench& bench) {

@@ -26,6 +26,7 @@ static inline void store_halves(uint16_t* p, VecF v) {
 #include "spear/kernels/cpu/simd/loss.inl"
 #include "spear/kernels/cpu/simd/kv_rows.inl"
 #include "spear/kernels/cpu/simd/attention.inl"
+#include "spear/kernels/cpu/simd/attention_decode.inl"
 #include "spear/kernels/cpu/simd/attention_backward.inl"
 #include "spear/kernels/cpu/simd/quantized.inl"
 #include "spear/kernels/cpu/simd/dense_rows.inl"

@@ -40,6 +40,29 @@ struct AttentionTile {
   float* scratch = nullptr;  // attention_scratch(...) floats
 };
 
+// Few query rows of one sequence and kv-head against keys [first, first + count).
+struct AttentionChunk {
+  int64_t rows = 0, group = 1, head_dim = 0;
+  int64_t context = 0;  // row r sees keys 0 .. context + r
+  int64_t first = 0, count = 0;
+  const float* q = nullptr;  // of the first row and head; heads lie head_dim apart
+  int64_t token_stride = 0;
+  HeadRows keys, values;
+  float scale = 0;
+  float* partial = nullptr;  // [rows · group, partial_floats]
+  float* scratch = nullptr;  // attention_chunk_floats(rows · group, ...) floats
+};
+inline constexpr int64_t kMostChunkKeys = 256;
+
+// Chunks of the same rows become y.
+struct AttentionMerge {
+  int64_t rows = 0, group = 1, head_dim = 0, chunks = 0;
+  float* partials = nullptr;  // [chunks, rows · group, partial_floats]; chunk 0 is overwritten
+  int64_t chunk_stride = 0;
+  float* y = nullptr;  // of the first row and head
+  int64_t token_stride = 0;
+};
+
 // One kv-head of one sequence, for the reverse of dense attention.
 struct AttentionBackwardHead {
   int64_t length = 0, group = 1, head_dim = 0;
@@ -101,6 +124,10 @@ struct SimdLoops {
 
   int64_t (*attention_scratch)(int64_t rows, int64_t head_dim);
   void (*attention)(const AttentionTile&);
+  int64_t (*partial_floats)(int64_t head_dim);
+  int64_t (*attention_chunk_scratch)(int64_t queries, int64_t head_dim);
+  void (*attention_chunk)(const AttentionChunk&);
+  void (*merge_chunks)(const AttentionMerge&);
   // table [m, head_dim]: cosines, then sines, of the angles of rows [begin, end)
   void (*rope_table)(int64_t head_dim, const float* inverse_frequencies, const int32_t* positions,
                      int64_t begin, int64_t end, float* table);

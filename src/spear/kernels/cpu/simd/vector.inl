@@ -53,6 +53,10 @@ static inline VecF shuffle(VecF v, VecI index) {
 static inline VecI shuffle(VecI v, VecI index) {
   return __builtin_shuffle(v, index);
 }
+// Lanes of both: index kWidth is lane 0 of b.
+static inline VecF shuffle(VecF a, VecF b, VecI index) {
+  return __builtin_shuffle(a, b, index);
+}
 #else
 static inline VecI shuffle(VecI v, VecI index) {
   VecI out;
@@ -61,6 +65,11 @@ static inline VecI shuffle(VecI v, VecI index) {
 }
 static inline VecF shuffle(VecF v, VecI index) {
   return as_float(shuffle(as_int(v), index));
+}
+static inline VecF shuffle(VecF a, VecF b, VecI index) {
+  VecF out;
+  for (int i = 0; i < kWidth; ++i) out[i] = index[i] < kWidth ? a[index[i]] : b[index[i] - kWidth];
+  return out;
 }
 #endif
 
