@@ -14,7 +14,17 @@
 
 #include <sched.h>
 
+#include "spear/base/check.h"
+#include "spear/base/thread_team.h"
+
 namespace spear {
+namespace {
+
+// About 30 microseconds of spinning: more than lies between two operations of a step, less than
+// anybody notices.
+constexpr int kIdleTurns = 1500;
+
+}  // namespace
 
 int usable_processors() {
   int count = static_cast<int>(std::thread::hardware_concurrency());
@@ -34,13 +44,15 @@ struct ThreadPool::State {
   std::mutex mutex;
   std::condition_variable wake;
   std::condition_variable done;
+  // The work at hand: written before `generation` counts up, read after it was seen to.
   const std::function<void(int64_t, int64_t)>* body = nullptr;
+  const std::function<void(int, int)>* team = nullptr;  // or null: a loop
   int64_t count = 0;
   int64_t piece = 1;
   std::atomic<int64_t> next{0};
-  uint64_t generation = 0;
-  int busy = 0;
-  bool stop = false;
+  std::atomic<uint64_t> generation{0};
+  std::atomic<int> busy{0};
+  std::atomic<bool> stop{false};
   bool running = false;
   std::exception_ptr error;
 
@@ -58,18 +70,46 @@ struct ThreadPool::State {
     }
   }
 
-  void work() {
-    uint64_t seen = 0;
-    std::unique_lock lock(mutex);
-    for (;;) {
-      wake.wait(lock, [&] { return stop || generation != seen; });
-      if (stop) return;
-      seen = generation;
-      lock.unlock();
-      drain();
-      lock.lock();
-      if (--busy == 0) done.notify_one();
+  bool changed(uint64_t seen) const {
+    return stop.load(std::memory_order_acquire) ||
+           generation.load(std::memory_order_acquire) != seen;
+  }
+
+  void work(int index, const int& size) {
+    for (uint64_t seen = 0;;) {
+      for (int turn = 0; turn < kIdleTurns && !changed(seen);) wait_a_moment(turn);
+      if (!changed(seen)) {
+        std::unique_lock lock(mutex);
+        wake.wait(lock, [&] { return changed(seen); });
+      }
+      if (stop.load(std::memory_order_acquire)) return;
+      seen = generation.load(std::memory_order_acquire);
+      if (team != nullptr)
+        (*team)(index, size);
+      else
+        drain();
+      if (busy.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+        const std::lock_guard lock(mutex);
+        done.notify_one();
+      }
     }
+  }
+
+  // Wakes the workers for what was set up; call with the mutex held.
+  void begin(int size) {
+    running = true;
+    error = nullptr;
+    busy.store(size - 1, std::memory_order_relaxed);
+    generation.fetch_add(1, std::memory_order_release);
+    wake.notify_all();
+  }
+
+  void finish() {
+    for (int turn = 0; turn < kIdleTurns && busy.load(std::memory_order_acquire) != 0;)
+      wait_a_moment(turn);
+    std::unique_lock lock(mutex);
+    done.wait(lock, [&] { return busy.load(std::memory_order_acquire) == 0; });
+    running = false;
   }
 };
 
@@ -77,7 +117,8 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
   size_ = threads > 0 ? threads : usable_processors();
   State* const state = state_.get();
   try {
-    for (int i = 1; i < size_; ++i) state->threads.emplace_back([state] { state->work(); });
+    for (int i = 1; i < size_; ++i)
+      state->threads.emplace_back([state, i, this] { state->work(i, size_); });
   } catch (const std::system_error&) {
     size_ = 1 + static_cast<int>(state->threads.size());  // no more were to be had: work with these
   }
@@ -86,7 +127,7 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
 ThreadPool::~ThreadPool() {
   {
     const std::lock_guard lock(state_->mutex);
-    state_->stop = true;
+    state_->stop.store(true, std::memory_order_release);
   }
   state_->wake.notify_all();
   for (std::thread& thread : state_->threads) thread.join();
@@ -104,22 +145,29 @@ void ThreadPool::parallel_for(int64_t count, int64_t grain,
       body(0, count);
       return;
     }
-    state.running = true;
     state.body = &body;
+    state.team = nullptr;
     state.count = count;
     // A few pieces a thread, so that an uneven one does not leave the others idle.
     state.piece = std::max(grain, (count + 4 * size_ - 1) / (4 * size_));
     state.next = 0;
-    state.error = nullptr;
-    state.busy = size_ - 1;
-    ++state.generation;
+    state.begin(size_);
   }
-  state.wake.notify_all();
   state.drain();
-  std::unique_lock lock(state.mutex);
-  state.done.wait(lock, [&] { return state.busy == 0; });
-  state.running = false;
+  state.finish();
   if (state.error) std::rethrow_exception(state.error);
+}
+
+void ThreadPool::run_team(const std::function<void(int, int)>& body) {
+  State& state = *state_;
+  {
+    const std::lock_guard lock(state.mutex);
+    expects(!state.running);
+    state.team = &body;
+    state.begin(size_);
+  }
+  body(0, size_);
+  state.finish();
 }
 
 }  // namespace spear

@@ -1,0 +1,211 @@
+// The loops around panels: rounding of activations, A x, the gate, rotary pairs.
+
+// Nearest integer of |v| < 2^22, ties to even.
+static inline VecI nearest(VecF v) {
+  const VecF magic = splat(12582912.0f);  // 1.5 · 2^23
+  return as_int(v + magic) - as_int(magic);
+}
+
+static inline VecF absolute(VecF v) {
+  return as_float(as_int(v) & 0x7fffffff);
+}
+
+static inline VecF input_at(const QuantizeArgs& a, const float* x, int32_t j) {
+  if (j + kWidth <= a.shape.k) {
+    const VecF v = load(x + j);
+    return a.weight == nullptr ? v : v * load(a.weight + j);
+  }
+  const int64_t left = a.shape.k > j ? a.shape.k - j : 0;
+  const VecF v = load_part(x + j, left, 0.0f);
+  return a.weight == nullptr ? v : v * load_part(a.weight + j, left, 0.0f);
+}
+
+// 1 / rms of a token, and NaN where an element is not finite, so that a broken input shows.
+static float input_scale(const QuantizeArgs& a, const float* x) {
+  VecF squares{}, broken{};
+  int32_t j = 0;
+  for (; j + kWidth <= a.shape.k; j += kWidth) {
+    const VecF v = load(x + j);
+    squares += v * v;
+    broken += v * 0.0f;
+  }
+  double sum = sum_lanes_double(squares);
+  float bad = sum_lanes(broken);
+  for (; j < a.shape.k; ++j) {
+    sum += static_cast<double>(x[j]) * x[j];
+    bad += x[j] * 0.0f;
+  }
+  if (!a.normalize) return 1.0f + bad;
+  return bad + static_cast<float>(
+                   1.0 / __builtin_sqrt(sum / static_cast<double>(a.shape.k) +
+                                        static_cast<double>(a.eps)));
+}
+
+// Columns [from, to) of a token, which share a scale; returns the sums of both digits.
+template <int D>
+static void quantize_block(const QuantizeArgs& a, const float* x, int32_t from, int32_t to,
+                           float factor, int8_t* codes, float* scales, int32_t* counts,
+                           float* segments) {
+  const InputShape& in = a.shape;
+  VecF largest{};
+  for (int32_t j = from; j < to; j += kWidth) largest = larger(largest, absolute(input_at(a, x, j)));
+  const float high = max_lanes(largest);
+  const float scale = high * factor * (1.0f / 127.0f);
+  const float inverse = high > 0x1p-110f ? 127.0f / high : 0.0f;
+  const int32_t blocks = pieces(in.columns, in.block);
+  scales[0] = scale;
+  if (D == 2) scales[blocks] = scale * (1.0f / 254.0f);
+  const int32_t step = in.segment == 0 ? to - from : in.segment;
+  int32_t total[2] = {0, 0};
+  for (int32_t s = from; s < to; s += step, ++segments) {
+    const int32_t end = s + step < to ? s + step : to;
+    VecI high_sum{}, low_sum{};
+    for (int32_t j = s; j < end; j += kWidth) {
+      const VecF v = input_at(a, x, j) * inverse;
+      const VecI code = nearest(v);
+      store_bytes(codes + j, code);
+      high_sum += code;
+      if (D == 2) {
+        const VecI low = nearest((v - to_float(code)) * 254.0f);
+        store_bytes(codes + in.columns + j, low);
+        low_sum += low;
+      }
+    }
+    const int32_t first = sum_ints(high_sum);
+    const int32_t second = D == 2 ? sum_ints(low_sum) : 0;
+    total[0] += first;
+    total[1] += second;
+    *segments = static_cast<float>(first) * scale +
+                (D == 2 ? static_cast<float>(second) * (scale * (1.0f / 254.0f)) : 0.0f);
+  }
+  counts[0] = total[0];
+  if (D == 2) counts[blocks] = total[1];
+}
+
+template <int D>
+static void quantize_token(const QuantizeArgs& a, int64_t token) {
+  const InputShape& in = a.shape;
+  const float* x = a.x + token * a.x_stride;
+  const float factor = input_scale(a, x);
+  const int32_t blocks = pieces(in.columns, in.block);
+  const int32_t segments = pieces(in.columns, in.segment);
+  float alone[1];
+  float total = 0;
+  for (int32_t b = 0; b < blocks; ++b) {
+    const int32_t from = b * in.block;
+    const int32_t to = blocks == 1 || from + in.block > in.columns ? in.columns : from + in.block;
+    float* sums = in.segment == 0 ? alone : a.to.sums + token * segments + from / in.segment;
+    quantize_block<D>(a, x, from, to, factor, a.to.codes + token * D * in.columns,
+                      a.to.scales + token * D * blocks + b, a.to.counts + token * D * blocks + b,
+                      sums);
+    const int32_t own = in.segment == 0 ? 1 : pieces(to - from, in.segment);
+    for (int32_t s = 0; s < own; ++s) total += sums[s];
+  }
+  a.to.totals[token] = total;
+}
+
+static void quantize_tokens(const QuantizeArgs& a, int64_t begin, int64_t end) {
+  for (int64_t token = begin; token < end; ++token)
+    a.shape.digits == 2 ? quantize_token<2>(a, token) : quantize_token<1>(a, token);
+}
+
+// `R` <= 4 rows of A that take turns, over one block of columns; a row's sum of (a + 128) x.
+template <int R>
+static inline void project_rows(const InputShape& in, const QuantizedTokens& tokens, int64_t row,
+                                const uint8_t* packed, float* u) {
+  const int32_t blocks = pieces(in.columns, in.block);
+  const int8_t* x = tokens.codes + row * in.columns;
+  for (int32_t b = 0; b < blocks; ++b) {
+    const int32_t from = blocks == 1 ? 0 : b * in.block;
+    const int32_t to = blocks == 1 || from + in.block > in.columns ? in.columns : from + in.block;
+    int32_t sums[R];
+    rank_sums<R>(packed, x + from, to - from, sums);
+    packed += R * (to - from);
+    const float scale = tokens.scales[row * blocks + b];
+    const int32_t count = tokens.counts[row * blocks + b];
+    for (int r = 0; r < R; ++r) u[r] += static_cast<float>(sums[r] - 128 * count) * scale;
+  }
+}
+
+static void project_token(const InputShape& in, const QuantizedTokens& tokens, int64_t token,
+                          const uint8_t* packed, int64_t rows, float* u) {
+  const auto* scales = reinterpret_cast<const float*>(packed + rows * in.columns);
+  for (int64_t r = 0; r < rows; ++r) u[r] = 0.0f;
+  for (int64_t d = 0; d < in.digits; ++d) {
+    const int64_t row = token * in.digits + d;
+    int64_t r = 0;
+    for (; r + 4 <= rows; r += 4)
+      project_rows<4>(in, tokens, row, packed + r * in.columns, u + r);
+    if (rows - r == 3) project_rows<3>(in, tokens, row, packed + r * in.columns, u + r);
+    if (rows - r == 2) project_rows<2>(in, tokens, row, packed + r * in.columns, u + r);
+    if (rows - r == 1) project_rows<1>(in, tokens, row, packed + r * in.columns, u + r);
+  }
+  for (int64_t r = 0; r < rows; ++r) u[r] *= scales[r];
+}
+
+static inline int32_t padded16(int32_t count) {
+  return (count + 15) / 16 * 16;
+}
+
+static void apply_gate(const GateWeights& g, float* u) {
+  alignas(64) float hidden[kLargestPackedGate];
+  alignas(64) float gate[kLargestPackedRank];
+  const int32_t width = padded16(g.hidden);
+  const int32_t rank = padded16(g.rank);
+  for (int32_t i = 0; i < width; ++i) hidden[i] = g.b1[i];
+  for (int32_t r = 0; r < g.rank; ++r)
+    for (int32_t i = 0; i < width; i += kWidth)
+      store(hidden + i, load(hidden + i) + load(g.w1 + r * width + i) * u[r]);
+  for (int32_t r = 0; r < rank; ++r) gate[r] = g.b2[r];
+  for (int32_t i = 0; i < g.hidden; ++i) {
+    if (!(hidden[i] > 0)) continue;
+    for (int32_t r = 0; r < rank; r += kWidth)
+      store(gate + r, load(gate + r) + load(g.w2 + i * rank + r) * hidden[i]);
+  }
+  for (int32_t r = 0; r < rank; r += kWidth) {
+    // 1 + tanh(s) = 2 / (1 + exp(-2 s))
+    const VecF opened = 2.0f / (1.0f + exp_of(load(gate + r) * -2.0f));
+    for (int32_t i = 0; i < kWidth && r + i < g.rank; ++i) u[r + i] *= opened[i];
+  }
+}
+
+static void finish_ranks(const GateWeights& gate, float* u, const float* b_scales, int64_t rank,
+                         int16_t* out, float* scale) {
+  if (gate.w1 != nullptr) apply_gate(gate, u);
+  float largest = 0;
+  float broken = 0;
+  for (int64_t r = 0; r < rank; ++r) {
+    u[r] *= b_scales[r];
+    broken += u[r] * 0.0f;
+    const float size = __builtin_fabsf(u[r]);
+    largest = size > largest ? size : largest;
+  }
+  const float inverse = largest > 0x1p-110f ? 32767.0f / largest : 0.0f;
+  for (int64_t r = 0; r < rank; ++r)
+    out[r] = static_cast<int16_t>(__builtin_lrintf(u[r] * inverse));
+  if (rank % 2 != 0) out[rank] = 0;
+  *scale = largest * (1.0f / 32767.0f) + broken;
+}
+
+static void rotate_pairs(float* x, int64_t heads, int64_t head_dim, const float* table) {
+  const int64_t half = head_dim / 2;
+  for (int64_t h = 0; h < heads; ++h) {
+    float* low = x + h * head_dim;
+    float* high = low + half;
+    int64_t j = 0;
+    for (; j + kWidth <= half; j += kWidth) {
+      const VecF a = load(low + j);
+      const VecF b = load(high + j);
+      const VecF cosine = load(table + j);
+      const VecF sine = load(table + half + j);
+      store(low + j, a * cosine - b * sine);
+      store(high + j, b * cosine + a * sine);
+    }
+    for (; j < half; ++j) {
+      const float a = low[j];
+      const float b = high[j];
+      low[j] = a * table[j] - b * table[half + j];
+      high[j] = b * table[j] + a * table[half + j];
+    }
+  }
+}
