@@ -128,8 +128,9 @@ class Backend {
 };
 
 // The processor: every operation on the pool's threads. `force_kernel` names a product kernel
-// ("cpu.openblas", "ref"), empty: the best here; refused (kUnsupported) where this machine or build
-// lacks it, and, as a Failure at its first product, where it lacks the types.
+// ("cpu.openblas", "ref") or the kernels of compiled decoders ("w4.avx2"), empty: the best here;
+// refused (kUnsupported) where this machine or build lacks it, and, as a Failure at its first
+// product, where it lacks the types.
 Result<std::unique_ptr<Backend>> make_cpu_backend(ThreadPool& pool,
                                                   std::string_view force_kernel = {});
 // A GPU by number; kUnsupported "built without CUDA" where this build has none.

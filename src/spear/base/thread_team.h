@@ -1,7 +1,7 @@
 // What the threads of one ThreadPool::run_team() wait for each other with: a barrier, and numbered
-// signals of each thread. Waiting spins for some microseconds and then yields its processor, so that
-// a team larger than the processors it has still gets through. All members may be called by any
-// thread of the team.
+// signals of each thread. Waiting spins for some microseconds and then yields its processor, so
+// that a team larger than the processors it has still gets through. All members may be called by
+// any thread of the team.
 #pragma once
 
 #include <atomic>

@@ -64,7 +64,7 @@ Decoder::Decoder(Backend& backend, const DenseModel& model, Compute compute)
   prepare_common(to_floats(model.final_norm));
 }
 
-Decoder::Decoder(Backend& backend, const QuantizedModel& model, Compute compute)
+Decoder::Decoder(Backend& backend, const QuantizedModel& model, Compute compute, DecoderPath path)
     : backend_(&backend), config_(model.config), compute_(compute) {
   embedding_ = backend.prepare_quantized(model.embedding.view(), {}, nullptr, compute);
   head_ = model.head.empty()
@@ -97,12 +97,64 @@ Decoder::Decoder(Backend& backend, const QuantizedModel& model, Compute compute)
     rotation_->view.signs_out = rotation_->signs_out.as<float>();
   }
   prepare_common(to_floats(model.final_norm));
+  if (path != DecoderPath::kPlain) compile(model, path);
+}
+
+void Decoder::compile(const QuantizedModel& model, DecoderPath path) {
+  const auto floats = [&](std::vector<float> values) -> const float* {
+    return values.empty() ? nullptr : host_floats_.emplace_back(std::move(values)).data();
+  };
+  const auto linear = [&](size_t layer, Module module) {
+    const QuantizedLinear& from = model.layers[layer].linear(module);
+    return ProgramLinear{from.weight.view(),
+                         from.compensator ? from.compensator->view() : CompensatorView{},
+                         bias_of({static_cast<int32_t>(layer), module})};
+  };
+  DecoderSpec spec{.hidden = config_.hidden_size,
+                   .intermediate = config_.intermediate_size,
+                   .vocab = config_.vocab_size,
+                   .heads = config_.num_attention_heads,
+                   .kv_heads = config_.num_key_value_heads,
+                   .head_dim = config_.head_dim,
+                   .norm_eps = static_cast<float>(config_.rms_norm_eps),
+                   .layers = {},
+                   .embedding = model.embedding.view(),
+                   .head = model.head_matrix().view(),
+                   .final_norm = floats(to_floats(model.final_norm)),
+                   .inverse_frequencies = floats(rope_inverse_frequencies(config_)),
+                   .rotation = model.rotation ? model.rotation->view() : RotationView{}};
+  if (!model.rotation) spec.rotation.n = 0;
+  for (size_t l = 0; l < model.layers.size(); ++l) {
+    const QuantizedLayer& from = model.layers[l];
+    spec.layers.push_back({.input_norm = floats(to_floats(from.input_norm)),
+                           .post_attention_norm = floats(to_floats(from.post_attention_norm)),
+                           .q_norm = floats(to_floats(from.q_norm)),
+                           .k_norm = floats(to_floats(from.k_norm)),
+                           .q = linear(l, Module::kQ),
+                           .k = linear(l, Module::kK),
+                           .v = linear(l, Module::kV),
+                           .o = linear(l, Module::kO),
+                           .gate = linear(l, Module::kGate),
+                           .up = linear(l, Module::kUp),
+                           .down = linear(l, Module::kDown)});
+  }
+  program_ = backend_->compile(
+      spec, path == DecoderPath::kFused ? Activations::kInt8 : Activations::kExact,
+      &why_not_fused_);
+}
+
+std::string Decoder::describe() const {
+  if (program_ != nullptr) return program_->describe();
+  if (why_not_fused_.empty()) return "one operation after the other";
+  return "one operation after the other: " + why_not_fused_;
 }
 
 void Decoder::prepare_common(const std::vector<float>& final_norm) {
   final_norm_ = upload_floats(*backend_, final_norm);
   inverse_frequencies_ = upload_floats(*backend_, rope_inverse_frequencies(config_));
   scratch_.resize(kSlots);
+  for (const DecoderLayer& layer : layers_)
+    for (const LinearPointer& linear : layer.linears) originals_.push_back(linear.get());
 }
 
 float* Decoder::scratch(int slot, int64_t floats) {
@@ -232,6 +284,15 @@ void Decoder::finish(const float* x, int64_t m, float* hidden) {
 
 void Decoder::forward(const Batch& batch, KvCache& cache, float* hidden) {
   const auto m = static_cast<int64_t>(batch.tokens.size());
+  if (DecoderProgram* fused = program()) {
+    const std::vector<KvLayerView> layers = cache.layers(config_.num_hidden_layers);
+    fused->step({.tokens = batch.tokens,
+                 .sequences = batch.sequences,
+                 .cache = layers,
+                 .logit_rows = {},
+                 .hidden = hidden});
+    return;
+  }
   float* x = scratch(kResidual, m * config_.hidden_size);
   embed(batch.tokens, x);
   for (int32_t l = 0; l < static_cast<int32_t>(layers_.size()); ++l) run_layer(l, batch, cache, x);
@@ -239,13 +300,16 @@ void Decoder::forward(const Batch& batch, KvCache& cache, float* hidden) {
 }
 
 void Decoder::logits(const float* hidden, int64_t rows, float* logits) {
+  if (DecoderProgram* fused = program()) return fused->logits(hidden, rows, logits);
   backend_->linear(*head_, rows, hidden, logits);
 }
 
 LinearPointer Decoder::exchange(const ModuleId& id, LinearPointer linear) {
-  return std::exchange(
-      layers_[static_cast<size_t>(id.layer)].linears[static_cast<size_t>(id.module)],
-      std::move(linear));
+  LinearPointer& place =
+      layers_[static_cast<size_t>(id.layer)].linears[static_cast<size_t>(id.module)];
+  const PreparedLinear* original = originals_[static_cast<size_t>(id.index())];
+  replaced_ += (linear.get() != original ? 1 : 0) - (place.get() != original ? 1 : 0);
+  return std::exchange(place, std::move(linear));
 }
 
 }  // namespace spear

@@ -37,22 +37,39 @@ struct DecoderLayer {
   std::array<LinearPointer, kModulesPerLayer> linears;
 };
 
+// How a quantized decoder runs. The fused paths are the backend's compiled step; where it has none
+// for a model, the plain path runs and describe() says why.
+enum class DecoderPath : uint8_t {
+  kPlain,       // one operation after the other; judges the others
+  kFused,       // activations in 8 bits
+  kFusedExact,  // activations in at least 15 bits
+};
+
 class Decoder {
  public:
   // `model` must outlive the decoder.
   Decoder(Backend& backend, const DenseModel& model, Compute compute);
-  Decoder(Backend& backend, const QuantizedModel& model, Compute compute);
+  Decoder(Backend& backend, const QuantizedModel& model, Compute compute,
+          DecoderPath path = DecoderPath::kPlain);
 
   [[nodiscard]] const ModelConfig& config() const { return config_; }
   [[nodiscard]] Backend& backend() const { return *backend_; }
+
+  // The path taken, one line for the log.
+  [[nodiscard]] std::string describe() const;
+  // The compiled step for callers that want hidden states and logits in one call; null on the plain
+  // path, and while a tap is set or a linear exchanged.
+  [[nodiscard]] DecoderProgram* program() const {
+    return tap_ || replaced_ > 0 ? nullptr : program_.get();
+  }
 
   // Everything: hidden[m, hidden_size] after the final norm, on the backend. Appends to the cache.
   void forward(const Batch& batch, KvCache& cache, float* hidden);
   // logits[rows, vocab] of hidden[rows, hidden_size].
   void logits(const float* hidden, int64_t rows, float* logits);
 
-  // The steps of forward(), for callers that restart at a layer: x is the residual stream [m,
-  // hidden_size].
+  // The steps of forward() on the plain path, for callers that restart at a layer: x is the
+  // residual stream [m, hidden_size].
   void embed(std::span<const int32_t> tokens, float* x);
   void run_layer(int32_t layer, const Batch& batch, KvCache& cache, float* x);
   void finish(const float* x, int64_t m, float* hidden);
@@ -69,6 +86,7 @@ class Decoder {
 
  private:
   void prepare_common(const std::vector<float>& final_norm);
+  void compile(const QuantizedModel& model, DecoderPath path);
   float* scratch(int slot, int64_t floats);
   const int32_t* positions_of(const Batch& batch);
 
@@ -90,6 +108,12 @@ class Decoder {
   std::vector<const float*> biases_;             // by ModuleId::index()
   Compute compute_;
   InputTap tap_;
+  // The compiled step, and host memory that it reads.
+  std::vector<std::vector<float>> host_floats_;
+  std::unique_ptr<DecoderProgram> program_;
+  std::string why_not_fused_;
+  std::vector<const PreparedLinear*> originals_;  // by ModuleId::index()
+  int64_t replaced_ = 0;                          // linears that are not the originals
 };
 
 }  // namespace spear

@@ -7,10 +7,12 @@
 #include <fmt/format.h>
 
 #include "spear/backend/backend.h"
+#include "spear/backend/cpu/cpu_program.h"
 #include "spear/base/check.h"
 #include "spear/base/cpu_features.h"
 #include "spear/base/host_buffer.h"
 #include "spear/base/thread_pool.h"
+#include "spear/kernels/cpu/packed/packed_select.h"
 
 namespace spear {
 namespace {
@@ -42,14 +44,14 @@ struct QuantizedOnCpu final : PreparedLinear {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(ThreadPool& pool, std::vector<GemmKernel> kernels)
-      : pool_(pool), kernels_(std::move(kernels)) {}
+  CpuBackend(ThreadPool& pool, std::vector<GemmKernel> kernels, const cpu::PackedKernels& packed)
+      : pool_(pool), kernels_(std::move(kernels)), packed_(packed) {}
 
   std::string_view name() const override { return "cpu"; }
   std::string describe() const override {
     const std::string model = detect_cpu_features().model;
-    return fmt::format("{}, {} threads, products {}", model.empty() ? "cpu" : model, pool_.size(),
-                       kernels_.front().name);
+    return fmt::format("{}, {} threads, products {}, {}", model.empty() ? "cpu" : model,
+                       pool_.size(), kernels_.front().name, packed_.name);
   }
 
   DeviceBuffer allocate(size_t bytes) override {
@@ -103,6 +105,10 @@ class CpuBackend final : public Backend {
   void dense_attention_backward(const DenseAttentionBackwardArgs& args) override {
     cpu::dense_attention_backward(args, pool_);
   }
+  std::unique_ptr<DecoderProgram> compile(const DecoderSpec& spec, Activations activations,
+                                          std::string* why) override {
+    return make_cpu_program(spec, activations, packed_, pool_, why);
+  }
   void add(int64_t count, const float* x, float* y) override {
     pool_.parallel_for(count, kElementGrain, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) y[i] += x[i];
@@ -127,8 +133,9 @@ class CpuBackend final : public Backend {
 
   ThreadPool& pool_;
   std::vector<GemmKernel> kernels_;
-  HostBuffer rounded_;    // x in BF16
-  HostBuffer workspace_;  // of the quantized linear
+  const cpu::PackedKernels& packed_;  // of compiled decoders
+  HostBuffer rounded_;                // x in BF16
+  HostBuffer workspace_;              // of the quantized linear
 };
 
 std::unique_ptr<PreparedLinear> CpuBackend::prepare_dense(TensorView weight, const float* bias,
@@ -256,22 +263,29 @@ void CpuBackend::embed(const PreparedLinear& table, int64_t m, const int32_t* to
 
 Result<std::unique_ptr<Backend>> make_cpu_backend(ThreadPool& pool, std::string_view force_kernel) {
   std::vector<GemmKernel> kernels = gemm_kernels();
+  std::vector<const cpu::PackedKernels*> packed = cpu::usable_packed_kernels();
   if (!force_kernel.empty()) {
     std::string known;
-    for (const GemmKernel& kernel : kernels) {
-      if (kernel.name == force_kernel) {
-        kernels = {kernel};
-        return std::make_unique<CpuBackend>(pool, std::move(kernels));
-      }
-      known += fmt::format("{}{}", known.empty() ? "" : ", ", kernel.name);
-    }
-    return fail(
-        ErrorCode::kUnsupported,
-        fmt::format(
-            "kernel '{}' cannot run on this machine or is not in this build; usable here: {}",
-            force_kernel, known));
+    bool found = false;
+    const auto is_forced = [&](const char* name) {
+      known += fmt::format("{}{}", known.empty() ? "" : ", ", name);
+      found = found || name == force_kernel;
+      return name == force_kernel;
+    };
+    std::vector<GemmKernel> forced;
+    for (const GemmKernel& kernel : kernels)
+      if (is_forced(kernel.name)) forced.push_back(kernel);
+    for (const cpu::PackedKernels* kernel : std::vector(packed))
+      if (is_forced(kernel->name)) packed = {kernel};
+    if (!found)
+      return fail(
+          ErrorCode::kUnsupported,
+          fmt::format(
+              "kernel '{}' cannot run on this machine or is not in this build; usable here: {}",
+              force_kernel, known));
+    if (!forced.empty()) kernels = std::move(forced);
   }
-  return std::make_unique<CpuBackend>(pool, std::move(kernels));
+  return std::make_unique<CpuBackend>(pool, std::move(kernels), *packed.front());
 }
 
 }  // namespace spear

@@ -22,9 +22,9 @@ struct Rounding {
   int32_t digits = 1;
   int32_t block = 0;
 };
-constexpr Rounding kFlattened{};               // the rotated residual stream, and attention's output
-constexpr Rounding kDownInput{.block = 128};   // SiLU's output, which nothing flattens
-constexpr Rounding kHeadInput{.digits = 2};    // un-rotated: outliers are back
+constexpr Rounding kFlattened{};              // the rotated residual stream, and attention's output
+constexpr Rounding kDownInput{.block = 128};  // SiLU's output, which nothing flattens
+constexpr Rounding kHeadInput{.digits = 2};   // un-rotated: outliers are back
 
 cpu::InputShape input_shape(const Job& job, Rounding rounding, Activations activations) {
   cpu::InputShape in;
@@ -75,7 +75,10 @@ int32_t add_module(Job& job, const CompensatorView& ec) {
   module.rank_offset = job.rank_stride;
   job.rank_rows += ec.rank;
   job.rank_stride += (ec.rank + 1) / 2 * 2;
-  for (int32_t r = 0; r < ec.rank; ++r) module.b_scales.push_back(float_from_f16(ec.b_scales[r]));
+  for (int32_t r = 0; r < ec.rank; ++r) {
+    job.a_scales.push_back(float_from_f16(ec.a_scales[r]));
+    module.b_scales.push_back(float_from_f16(ec.b_scales[r]));
+  }
   if (ec.rank > 0 && ec.gate_hidden > 0) widen_gate(ec, module);
   return static_cast<int32_t>(job.modules.size()) - 1;
 }
@@ -154,9 +157,9 @@ void cut(Job& job, int shards) {
     while (part < job.parts.size()) {
       const PackedPart& packed = job.parts[part].packed;
       // As many as bring the sum nearest to this shard's end.
-      const int64_t wanted =
-          s + 1 == shards ? packed.panels
-                          : (until - given + packed.panel_bytes / 2) / packed.panel_bytes;
+      const int64_t wanted = s + 1 == shards
+                                 ? packed.panels
+                                 : (until - given + packed.panel_bytes / 2) / packed.panel_bytes;
       const int64_t count = std::clamp<int64_t>(wanted, 0, packed.panels - panel);
       if (count > 0) shard.ranges.push_back({part, panel, count, nullptr});
       given += count * packed.panel_bytes;

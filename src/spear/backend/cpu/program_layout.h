@@ -18,7 +18,7 @@ namespace spear {
 struct JobPart {
   std::vector<LinearSource> sources;
   PackedPart packed;
-  int64_t column = 0;         // of its first output among the job's outputs
+  int64_t column = 0;          // of its first output among the job's outputs
   int32_t module[2] = {0, 0};  // of both halves of a panel, among the job's modules
 };
 
@@ -52,8 +52,9 @@ struct Job {
   std::vector<JobModule> modules;
   std::vector<JobShard> shards;
   cpu::InputShape input;
-  int32_t rank_rows = 0;    // rows of A of all modules
-  int32_t rank_stride = 0;  // of a token's ranks
+  int32_t rank_rows = 0;        // rows of A of all modules
+  int32_t rank_stride = 0;      // of a token's ranks
+  std::vector<float> a_scales;  // [rank_rows]
   cpu::Epilogue epilogue = cpu::Epilogue::kStore;
   bool normalize = false;
   const float* norm = nullptr;

@@ -65,8 +65,7 @@ void pack_row8(const QuantizedView& w, const uint8_t* row, int32_t first, int32_
 int8_t factor_code(const CompensatorView& ec, const void* factor, int64_t rank, int64_t column,
                    int64_t columns) {
   if (ec.factor_bits == 8) return static_cast<const int8_t*>(factor)[rank * columns + column];
-  const uint8_t pair =
-      static_cast<const uint8_t*>(factor)[rank * ((columns + 1) / 2) + column / 2];
+  const uint8_t pair = static_cast<const uint8_t*>(factor)[rank * ((columns + 1) / 2) + column / 2];
   const int code = pair >> (column % 2 * 4) & 15;
   return static_cast<int8_t>(code > 7 ? code - 16 : code);
 }
@@ -167,8 +166,7 @@ void pack_panel(const PackedPart& part, std::span<const LinearSource> sources, i
     for (int32_t r = 0; r < ec.rank; ++r)
       b[r / 2 * 32 + r % 2] = factor_code(ec, ec.b, r, from.row, part.n);
     if (from.source->bias != nullptr)
-      std::memcpy(out + part.bias_offset + 4 * i,
-                  from.source->bias + from.row, 4);
+      std::memcpy(out + part.bias_offset + 4 * i, from.source->bias + from.row, 4);
   }
 }
 
@@ -219,8 +217,8 @@ size_t rank_offset(int64_t rows, int64_t i, int64_t j, int64_t columns) {
 void pack_ranks(std::span<const RankRow> rows, int32_t k, uint8_t* out) {
   const auto count = static_cast<int64_t>(rows.size());
   const int64_t columns = rank_columns(k);
-  std::memset(out + count * columns, 0, packed_rank_bytes(count, k) -
-                                            static_cast<size_t>(count * columns));
+  std::memset(out + count * columns, 0,
+              packed_rank_bytes(count, k) - static_cast<size_t>(count * columns));
   auto* scales = reinterpret_cast<float*>(out + count * columns);
   for (int64_t i = 0; i < count; ++i) {
     const RankRow& row = rows[static_cast<size_t>(i)];
@@ -236,8 +234,7 @@ std::vector<int8_t> unpack_ranks(const uint8_t* packed, int64_t rows, int32_t k)
   std::vector<int8_t> out;
   for (int64_t i = 0; i < rows; ++i)
     for (int64_t j = 0; j < k; ++j)
-      out.push_back(
-          static_cast<int8_t>(packed[rank_offset(rows, i, j, rank_columns(k))] - 128));
+      out.push_back(static_cast<int8_t>(packed[rank_offset(rows, i, j, rank_columns(k))] - 128));
   return out;
 }
 

@@ -10,8 +10,8 @@
 //
 // A dword of codes is four columns of one row, what an 8-bit dot-product instruction takes; nothing
 // is summed across lanes, and the same bytes serve one token and many. What is read after the codes
-// stands behind them, so that a stream never goes back. Weights of 2, 3 and 6 bits are stored in the
-// next wider of 4 and 8: the codes, hence the values, are the same. Stateless: any thread.
+// stands behind them, so that a stream never goes back. Weights of 2, 3 and 6 bits are stored in
+// the next wider of 4 and 8: the codes, hence the values, are the same. Stateless: any thread.
 #pragma once
 
 #include <cstddef>
@@ -58,7 +58,9 @@ struct RankRow {
   const CompensatorView* ec = nullptr;
   int32_t rank = 0;
 };
-constexpr int32_t rank_columns(int32_t k) { return (k + 63) / 64 * 64; }
+constexpr int32_t rank_columns(int32_t k) {
+  return (k + 63) / 64 * 64;
+}
 constexpr size_t packed_rank_bytes(int64_t rows, int32_t k) {
   return static_cast<size_t>(rows * rank_columns(k) + (rows * 4 + 63) / 64 * 64);
 }

@@ -13,12 +13,12 @@ inline constexpr int32_t kLargestPackedGate = 4 * kLargestPackedRank;  // hidden
 // One module, or two whose rows are used in pairs (gate and up), cut into panels. Made by
 // plan_part().
 struct PackedPart {
-  int32_t n = 0;               // output rows of one matrix
-  int32_t k = 0;               // inputs
-  int32_t columns = 0;         // k rounded up to a multiple of 32
-  int32_t bits = 4;            // 4 or 8
-  int32_t group = 0;           // columns that share a scale; `columns`: per channel
-  int32_t ranks[2] = {0, 0};   // of both halves of a panel, rounded up to even
+  int32_t n = 0;                        // output rows of one matrix
+  int32_t k = 0;                        // inputs
+  int32_t columns = 0;                  // k rounded up to a multiple of 32
+  int32_t bits = 4;                     // 4 or 8
+  int32_t group = 0;                    // columns that share a scale; `columns`: per channel
+  int32_t ranks[2] = {0, 0};            // of both halves of a panel, rounded up to even
   int32_t rows_per_panel = kPanelRows;  // 16 where rows 16..31 are of a second matrix
   bool per_channel = true;
   bool bias = false;

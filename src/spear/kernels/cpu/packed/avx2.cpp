@@ -1,6 +1,6 @@
 // The packed kernels for AVX2 with FMA. Compiled with that set's flags: only
-// the table's function is visible outside, and nothing from a shared header may be instantiated here
-// (ARCHITECTURE.md, "Instruction sets").
+// the table's function is visible outside, and nothing from a shared header may be instantiated
+// here (ARCHITECTURE.md, "Instruction sets").
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>

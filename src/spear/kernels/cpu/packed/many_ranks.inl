@@ -1,19 +1,17 @@
 // A x for many tokens: the rows of A become panels of their own, which the tiles of tokens read as
 // they read weights, where one token alone would rather have its rows in fours.
 
-// [columns / 4][16 rows][4 columns] of one panel of 16 rows.
-static void widen_ranks(const uint8_t* packed, int64_t rows, int64_t columns, uint8_t* panels) {
-  for (int64_t i = 0; i < (rows + 15) / 16 * 16; ++i) {
-    uint8_t* to = panels + i / 16 * 16 * columns + i % 16 * 4;
+// [columns / 4][16 rows][4 columns] of each panel of 16 rows.
+static void widen_ranks(const uint8_t* packed, int64_t rows, int64_t columns, int64_t first,
+                        uint8_t* panels) {
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t row = first + i;
+    uint8_t* to = panels + row / 16 * 16 * columns + row % 16 * 4;
     const int64_t quad = i / 4 * 4;
     const int64_t turn = rows - quad < 4 ? rows - quad : 4;
-    for (int64_t j = 0; j < columns; j += 4) {
-      uint32_t word = 0x80808080u;  // rows beyond the last: zeros
-      if (i < rows)
-        __builtin_memcpy(&word, packed + quad * columns + (j / 64 * turn + i - quad) * 64 + j % 64,
-                         4);
-      __builtin_memcpy(to + j * 16, &word, 4);
-    }
+    const uint8_t* from = packed + quad * columns + (i - quad) * 64;
+    for (int64_t j = 0; j < columns; j += 64, from += 64 * turn)
+      for (int64_t c = 0; c < 64; c += 4) __builtin_memcpy(to + (j + c) * 16, from + c, 4);
   }
 }
 
@@ -41,9 +39,8 @@ static void project_tile(const InputShape& in, const QuantizedTokens& tokens, in
 }
 
 static void project_tokens(const InputShape& in, const QuantizedTokens& tokens, int64_t begin,
-                           int64_t end, const uint8_t* packed, const uint8_t* panels, int64_t rows,
+                           int64_t end, const uint8_t* panels, const float* scales, int64_t rows,
                            float* u, int64_t u_stride) {
-  const auto* scales = reinterpret_cast<const float*>(packed + rows * in.columns);
   for (int64_t first = 0; first < rows; first += 16) {
     const uint8_t* panel = panels + first * in.columns;
     const int64_t valid = rows - first < 16 ? rows - first : 16;

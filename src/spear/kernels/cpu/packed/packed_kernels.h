@@ -1,8 +1,8 @@
-// The fused 4-bit linear with its compensator on packed panels (kernels/layout), and the small loops
-// between such linears, once per instruction set as a table. Activations enter the products in 8
-// bits, or in two digits of 8 bits each, which run as two rows of the same product. Every loop works
-// on the calling thread and allocates nothing; results of a token do not depend on which other tokens
-// are in the call.
+// The fused 4-bit linear with its compensator on packed panels (kernels/layout), and the small
+// loops between such linears, once per instruction set as a table. Activations enter the products
+// in 8 bits, or in two digits of 8 bits each, which run as two rows of the same product. Every loop
+// works on the calling thread and allocates nothing; results of a token do not depend on which
+// other tokens are in the call.
 #pragma once
 
 #include <stdint.h>
@@ -27,19 +27,19 @@ constexpr int32_t pieces(int32_t columns, int32_t piece) {
 
 // Memory of quantized tokens.
 struct QuantizedTokens {
-  int8_t* codes = nullptr;      // [tokens * digits, columns], the digits of a token together
-  float* scales = nullptr;      // [tokens * digits, blocks]
-  int32_t* counts = nullptr;    // [tokens * digits, blocks]: sums of codes
-  float* sums = nullptr;        // [tokens, segments]: sums of what the codes stand for
-  float* totals = nullptr;      // [tokens]
-  int16_t* ranks = nullptr;     // [tokens, rank_stride]: gated A x with B's scales, of each module
-  float* rank_scales = nullptr; // [tokens, modules]
+  int8_t* codes = nullptr;       // [tokens * digits, columns], the digits of a token together
+  float* scales = nullptr;       // [tokens * digits, blocks]
+  int32_t* counts = nullptr;     // [tokens * digits, blocks]: sums of codes
+  float* sums = nullptr;         // [tokens, segments]: sums of what the codes stand for
+  float* totals = nullptr;       // [tokens]
+  int16_t* ranks = nullptr;      // [tokens, rank_stride]: gated A x with B's scales, of each module
+  float* rank_scales = nullptr;  // [tokens, modules]
   int32_t rank_stride = 0, modules = 0;
 };
 
 struct QuantizeArgs {
   InputShape shape;
-  const float* x = nullptr;       // [m, x_stride]
+  const float* x = nullptr;  // [m, x_stride]
   int64_t x_stride = 0;
   bool normalize = false;         // RMS norm first; it only moves the scale
   const float* weight = nullptr;  // [k] of the norm, or null: ones
@@ -81,11 +81,13 @@ struct PackedKernels {
   // u[i] = A x of one token for the rows of a packed slice (pack_ranks).
   void (*project)(const InputShape&, const QuantizedTokens&, int64_t token, const uint8_t* packed,
                   int64_t rows, float* u);
-  // The same for many tokens: the slice as panels of 16 rows, then tokens [begin, end), u at
+  // The same for many tokens, with A as panels of 16 rows (rank_panel_bytes; rows that nobody wrote
+  // hold 128): widen_ranks puts the rows of a slice at row `first`; then tokens [begin, end), u at
   // u + token * u_stride.
-  void (*widen_ranks)(const uint8_t* packed, int64_t rows, int64_t columns, uint8_t* panels);
+  void (*widen_ranks)(const uint8_t* packed, int64_t rows, int64_t columns, int64_t first,
+                      uint8_t* panels);
   void (*project_tokens)(const InputShape&, const QuantizedTokens&, int64_t begin, int64_t end,
-                         const uint8_t* packed, const uint8_t* panels, int64_t rows, float* u,
+                         const uint8_t* panels, const float* a_scales, int64_t rows, float* u,
                          int64_t u_stride);
   // u (changed) through the gate and B's scales to int16 with one scale.
   void (*finish_ranks)(const GateWeights&, float* u, const float* b_scales, int64_t rank,
@@ -93,9 +95,6 @@ struct PackedKernels {
   // Panels [first, first + count) from `stream` on, for tokens [begin, end).
   void (*panels)(const PanelWork&, const uint8_t* stream, int64_t first, int64_t count,
                  int64_t begin, int64_t end);
-  // Rotates pairs of every head of one token by the angles of a table: [head_dim / 2] cosines, then
-  // sines.
-  void (*rotate_pairs)(float* x, int64_t heads, int64_t head_dim, const float* table);
   // `rounds` of independent 8-bit dot products in registers: the ceiling of every product here.
   // Returns the multiply-adds done.
   double (*dot_chain)(int64_t rounds, int32_t* sink);

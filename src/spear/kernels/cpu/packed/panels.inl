@@ -1,8 +1,8 @@
 // A panel against a tile of tokens: integer sums by the instruction set's own code (sums_of), then
 // scales, zero points, the compensator's B, bias and the epilogue. Vectors are the compiler's.
 
-static constexpr int kVectors = kPanelRows / kWidth;      // of a panel
-static constexpr int kHalf = kPanelRows / 2 / kWidth;     // of one of its halves
+static constexpr int kVectors = kPanelRows / kWidth;   // of a panel
+static constexpr int kHalf = kPanelRows / 2 / kWidth;  // of one of its halves
 
 // What a panel holds beside its codes, unpacked once for all tokens.
 struct PanelEnd {
@@ -26,8 +26,7 @@ static inline void load_scales(const PackedPart& part, const uint8_t* tail, VecF
 
 static inline void prepare_end(const PackedPart& part, const uint8_t* panel, int64_t index,
                                PanelEnd& end) {
-  if (part.per_channel)
-    load_scales(part, panel + part.group_code_bytes, end.scale, end.zero);
+  if (part.per_channel) load_scales(part, panel + part.group_code_bytes, end.scale, end.zero);
   const auto* b = reinterpret_cast<const int8_t*>(panel + part.factor_offset);
   const int32_t count = 16 * (part.ranks[0] + part.ranks[1]);
   for (int32_t i = 0; i < count; ++i) end.b[i] = b[i];
@@ -112,22 +111,21 @@ static void panel_tile(const PanelWork& w, const uint8_t* panel, int64_t index, 
   do {
     const int32_t count = part.columns - from < piece ? part.columns - from : piece;
     const int32_t group = GROUPED ? from / part.group : 0;
-    const uint8_t* codes = panel + group * part.group_bytes +
-                           (from - group * part.group) * (4 * BITS);
+    const uint8_t* codes =
+        panel + group * part.group_bytes + (from - group * part.group) * (4 * BITS);
     sums_of<BITS, T>(codes, x + from, in.columns, count, first, sums);
     const float* scale = scales + (blocks == 1 ? 0 : from / in.block);
     VecF weight[kVectors], zero[kVectors];
     if (GROUPED)
-      load_scales(part, panel + group * part.group_bytes +
-                            part.group_code_bytes,
-                  weight, zero);
+      load_scales(part, panel + group * part.group_bytes + part.group_code_bytes, weight, zero);
     for (int t = 0; t < kTokens; ++t) {
-      const float sum = GROUPED ? w.tokens.sums[(token + t) * pieces(in.columns, in.segment) + s]
-                                : 0.0f;
+      const float sum =
+          GROUPED ? w.tokens.sums[(token + t) * pieces(in.columns, in.segment) + s] : 0.0f;
 #pragma GCC unroll 8
       for (int i = 0; i < kVectors; ++i) {
         float* value = values + t * kPanelRows + i * kWidth;
-        VecF v = to_float(load_ints(sums + t * D * kPanelRows + i * kWidth)) * scale[t * D * blocks];
+        VecF v =
+            to_float(load_ints(sums + t * D * kPanelRows + i * kWidth)) * scale[t * D * blocks];
         if (D == 2)
           v += to_float(load_ints(sums + (t * D + 1) * kPanelRows + i * kWidth)) *
                scale[(t * D + 1) * blocks];
@@ -180,11 +178,10 @@ static void run_panels(const PanelWork& w, const uint8_t* stream, int64_t first,
   const bool grouped = !w.part.per_channel;
   const bool two = w.input.digits == 2;
   const auto choose = [&](auto one_digit, auto two_digits) { return two ? two_digits : one_digit; };
-  auto* const run =
-      w.part.bits == 4
-          ? (grouped ? choose(panels_of<4, true, 1>, panels_of<4, true, 2>)
-                     : choose(panels_of<4, false, 1>, panels_of<4, false, 2>))
-          : (grouped ? choose(panels_of<8, true, 1>, panels_of<8, true, 2>)
-                     : choose(panels_of<8, false, 1>, panels_of<8, false, 2>));
+  auto* const run = w.part.bits == 4
+                        ? (grouped ? choose(panels_of<4, true, 1>, panels_of<4, true, 2>)
+                                   : choose(panels_of<4, false, 1>, panels_of<4, false, 2>))
+                        : (grouped ? choose(panels_of<8, true, 1>, panels_of<8, true, 2>)
+                                   : choose(panels_of<8, false, 1>, panels_of<8, false, 2>));
   run(w, stream, first, count, begin, end);
 }

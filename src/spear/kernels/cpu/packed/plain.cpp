@@ -1,6 +1,6 @@
-// The packed kernels for what every processor of the family has. Compiled with that set's flags: only
-// the table's function is visible outside, and nothing from a shared header may be instantiated here
-// (ARCHITECTURE.md, "Instruction sets").
+// The packed kernels for what every processor of the family has. Compiled with that set's flags:
+// only the table's function is visible outside, and nothing from a shared header may be
+// instantiated here (ARCHITECTURE.md, "Instruction sets").
 #include <stddef.h>
 #include <stdint.h>
 

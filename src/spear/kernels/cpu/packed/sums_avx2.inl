@@ -1,5 +1,6 @@
-// Integer sums with AVX2: 32 rows are four registers; products of bytes are added in 16 bits as long
-// as they fit. 8-bit codes enter as code - 128, since two products of unsigned bytes do not fit.
+// Integer sums with AVX2: 32 rows are four registers; products of bytes are added in 16 bits as
+// long as they fit. 8-bit codes enter as code - 128, since two products of unsigned bytes do not
+// fit.
 
 static constexpr float kCodeShift8 = 128.0f;
 static constexpr int kMostRows = 4;
@@ -195,13 +196,13 @@ static inline void rank_sums(const uint8_t* packed, const int8_t* x, int64_t col
     }
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r)
-    sums[r] = sum_ints(reinterpret_cast<VecI>(_mm256_add_epi32(acc[r], _mm256_slli_epi32(count, 7))));
+    sums[r] =
+        sum_ints(reinterpret_cast<VecI>(_mm256_add_epi32(acc[r], _mm256_slli_epi32(count, 7))));
 }
 
 // sum += b[row][0] z[0] + b[row][1] z[1] for 8 rows; `pair` holds both z.
 static inline VecI add_pairs(VecI sum, const int16_t* b, int32_t pair) {
-  return sum +
-         reinterpret_cast<VecI>(_mm256_madd_epi16(load_codes(b), _mm256_set1_epi32(pair)));
+  return sum + reinterpret_cast<VecI>(_mm256_madd_epi16(load_codes(b), _mm256_set1_epi32(pair)));
 }
 
 static double dot_chain(int64_t rounds, int32_t* sink) {

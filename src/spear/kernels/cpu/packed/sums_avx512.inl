@@ -32,7 +32,8 @@ static inline __m512i load_codes(const uint8_t* p) {
   return _mm512_loadu_si512(p);
 }
 typedef uint16_t Words __attribute__((vector_size(64)));
-static inline __m512i shifted(__m512i codes) {  // the high codes of bytes, with bits of their neighbours
+static inline __m512i shifted(
+    __m512i codes) {  // the high codes of bytes, with bits of their neighbours
   return reinterpret_cast<__m512i>(reinterpret_cast<Words>(codes) >> 4);
 }
 static inline void ask_ahead(const uint8_t* p, int64_t count) {
@@ -70,9 +71,10 @@ static inline void sums4_few(const uint8_t* w, const int8_t* x, int64_t stride, 
   }
   each<T>([&](auto t) __attribute__((always_inline)) {
     for (int h = 0; h < 2; ++h)
-      _mm512_storeu_si512(out + t.value * kPanelRows + h * 16,
-                          reinterpret_cast<__m512i>(reinterpret_cast<VecI>(low[t.value][h]) +
-                                                    (reinterpret_cast<VecI>(high[t.value][h]) >> 4)));
+      _mm512_storeu_si512(
+          out + t.value * kPanelRows + h * 16,
+          reinterpret_cast<__m512i>(reinterpret_cast<VecI>(low[t.value][h]) +
+                                    (reinterpret_cast<VecI>(high[t.value][h]) >> 4)));
   });
 }
 
@@ -211,6 +213,6 @@ static uint64_t read_through(const uint8_t* bytes, int64_t count) {
     each<4>([&](auto u) __attribute__((always_inline)) {
       any[u.value] = any[u.value] | load_codes(bytes + i + 64 * u.value);
     });
-  return static_cast<uint32_t>(sum_ints(reinterpret_cast<VecI>(
-      (any[0] | any[1]) | (any[2] | any[3]))));
+  return static_cast<uint32_t>(
+      sum_ints(reinterpret_cast<VecI>((any[0] | any[1]) | (any[2] | any[3]))));
 }

@@ -9,7 +9,6 @@ static const PackedKernels kKernels = {
     .project_tokens = project_tokens,
     .finish_ranks = finish_ranks,
     .panels = run_panels,
-    .rotate_pairs = rotate_pairs,
     .dot_chain = dot_chain,
     .read_through = read_through,
 };

@@ -1,4 +1,4 @@
-// The loops around panels: rounding of activations, A x, the gate, rotary pairs.
+// The loops around panels: rounding of activations, A x, the gate.
 
 // Nearest integer of |v| < 2^22, ties to even.
 static inline VecI nearest(VecF v) {
@@ -36,9 +36,8 @@ static float input_scale(const QuantizeArgs& a, const float* x) {
     bad += x[j] * 0.0f;
   }
   if (!a.normalize) return 1.0f + bad;
-  return bad + static_cast<float>(
-                   1.0 / __builtin_sqrt(sum / static_cast<double>(a.shape.k) +
-                                        static_cast<double>(a.eps)));
+  return bad + static_cast<float>(1.0 / __builtin_sqrt(sum / static_cast<double>(a.shape.k) +
+                                                       static_cast<double>(a.eps)));
 }
 
 // Columns [from, to) of a token, which share a scale; returns the sums of both digits.
@@ -48,7 +47,8 @@ static void quantize_block(const QuantizeArgs& a, const float* x, int32_t from, 
                            float* segments) {
   const InputShape& in = a.shape;
   VecF largest{};
-  for (int32_t j = from; j < to; j += kWidth) largest = larger(largest, absolute(input_at(a, x, j)));
+  for (int32_t j = from; j < to; j += kWidth)
+    largest = larger(largest, absolute(input_at(a, x, j)));
   const float high = max_lanes(largest);
   const float scale = high * factor * (1.0f / 127.0f);
   const float inverse = high > 0x1p-110f ? 127.0f / high : 0.0f;
@@ -134,8 +134,7 @@ static void project_token(const InputShape& in, const QuantizedTokens& tokens, i
   for (int64_t d = 0; d < in.digits; ++d) {
     const int64_t row = token * in.digits + d;
     int64_t r = 0;
-    for (; r + 4 <= rows; r += 4)
-      project_rows<4>(in, tokens, row, packed + r * in.columns, u + r);
+    for (; r + 4 <= rows; r += 4) project_rows<4>(in, tokens, row, packed + r * in.columns, u + r);
     if (rows - r == 3) project_rows<3>(in, tokens, row, packed + r * in.columns, u + r);
     if (rows - r == 2) project_rows<2>(in, tokens, row, packed + r * in.columns, u + r);
     if (rows - r == 1) project_rows<1>(in, tokens, row, packed + r * in.columns, u + r);
@@ -185,27 +184,4 @@ static void finish_ranks(const GateWeights& gate, float* u, const float* b_scale
     out[r] = static_cast<int16_t>(__builtin_lrintf(u[r] * inverse));
   if (rank % 2 != 0) out[rank] = 0;
   *scale = largest * (1.0f / 32767.0f) + broken;
-}
-
-static void rotate_pairs(float* x, int64_t heads, int64_t head_dim, const float* table) {
-  const int64_t half = head_dim / 2;
-  for (int64_t h = 0; h < heads; ++h) {
-    float* low = x + h * head_dim;
-    float* high = low + half;
-    int64_t j = 0;
-    for (; j + kWidth <= half; j += kWidth) {
-      const VecF a = load(low + j);
-      const VecF b = load(high + j);
-      const VecF cosine = load(table + j);
-      const VecF sine = load(table + half + j);
-      store(low + j, a * cosine - b * sine);
-      store(high + j, b * cosine + a * sine);
-    }
-    for (; j < half; ++j) {
-      const float a = low[j];
-      const float b = high[j];
-      low[j] = a * table[j] - b * table[half + j];
-      high[j] = b * table[j] + a * table[half + j];
-    }
-  }
 }

@@ -1,0 +1,391 @@
+#include "spear/backend/cpu/cpu_program.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "spear/backend/cpu/program_attention.h"
+#include "spear/backend/cpu/program_linear.h"
+#include "spear/base/check.h"
+#include "spear/kernels/cpu/simd/select.h"
+
+namespace spear {
+namespace {
+
+// A thread works on rows of its own from this many a thread on.
+constexpr int64_t kOwnRows = 32;
+
+class CpuProgram final : public DecoderProgram {
+ public:
+  CpuProgram(const DecoderSpec& spec, Activations activations,
+             std::unique_ptr<ProgramLayout> layout, const cpu::PackedKernels& kernels,
+             ThreadPool& pool)
+      : spec_(spec),
+        activations_(activations),
+        layout_(std::move(layout)),
+        kernels_(kernels),
+        loops_(cpu::simd_loops()),
+        pool_(pool),
+        barrier_(pool.size()),
+        signals_(pool.size()),
+        raised_(static_cast<size_t>(pool.size())),
+        own_(static_cast<size_t>(pool.size())) {
+    for (const LayerJobs& layer : layout_->layers())
+      for (const Job* job : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
+        most_rank_rows_ = std::max<int64_t>(most_rank_rows_, job->rank_rows);
+  }
+
+  void step(const StepArgs& args) override;
+  void logits(const float* hidden, int64_t rows, float* logits) override;
+  std::string describe() const override;
+  size_t weight_bytes() const override { return layout_->bytes(); }
+  size_t scratch_bytes() const override;
+  size_t step_bytes() const override;
+
+ private:
+  int64_t q_width() const { return spec_.heads * spec_.head_dim; }
+  int64_t qkv_width() const { return q_width() + 2 * spec_.kv_heads * spec_.head_dim; }
+  bool rows_are_own(int64_t m) const { return m >= kOwnRows * pool_.size(); }
+  TeamMember member(int index, int size) {
+    const auto i = static_cast<size_t>(index);
+    return {index, size, &kernels_, &barrier_, &signals_, &raised_[i].number, &shared_, &own_[i]};
+  }
+
+  void reserve(const StepArgs& args);
+  void place_rows(const StepArgs& args);
+  void run_step(const TeamMember& me, const StepArgs& args);
+  void begin_rows(const TeamMember& me, const StepArgs& args);
+  void attend(const TeamMember& me, const StepArgs& args, size_t layer);
+  void layer_shared(const TeamMember& me, const StepArgs& args, size_t layer);
+  void layer_own(const TeamMember& me, const StepArgs& args, size_t layer);
+  void finish_row(const float* x, float* hidden, float* scratch) const;
+  void finish_rows(const TeamMember& me, const StepArgs& args);
+  void run_head(const TeamMember& me, const float* hidden, int64_t rows, float* logits);
+  void run_dense_head(const TeamMember& me, const float* hidden, int64_t rows, float* logits);
+
+  struct alignas(64) Raised {
+    uint64_t number = 0;
+  };
+
+  DecoderSpec spec_;
+  Activations activations_;
+  std::unique_ptr<ProgramLayout> layout_;
+  const cpu::PackedKernels& kernels_;
+  const cpu::SimdLoops& loops_;
+  ThreadPool& pool_;
+  TeamBarrier barrier_;
+  TeamSignals signals_;
+  std::vector<Raised> raised_;
+  SharedMemory shared_;
+  std::vector<ThreadMemory> own_;
+  int64_t most_rank_rows_ = 0;
+};
+
+template <class T = float>
+void reserve_array(HostBuffer& buffer, int64_t count) {
+  buffer.reserve(static_cast<size_t>(count) * sizeof(T));
+}
+
+void CpuProgram::reserve(const StepArgs& args) {
+  const auto m = static_cast<int64_t>(args.tokens.size());
+  const auto wanted = static_cast<int64_t>(args.logit_rows.size());
+  reserve_array(shared_.x, m * spec_.hidden);
+  reserve_array(shared_.qkv, m * qkv_width());
+  reserve_array(shared_.angles, m * spec_.head_dim);
+  reserve_array(shared_.wanted, wanted * spec_.hidden);
+  const int64_t together = rows_are_own(m) ? 0 : m;
+  shared_.tokens.reserve(*layout_, std::max(together, rows_are_own(wanted) ? 0 : wanted));
+  reserve_array(shared_.h, together * spec_.intermediate);
+  reserve_array(shared_.u, together * most_rank_rows_);
+  const bool own = rows_are_own(m);
+  const int64_t scratch =
+      std::max(attention_scratch_floats(loops_, spec_.heads / spec_.kv_heads, spec_.head_dim),
+               spec_.hidden);
+  size_t panels = 0;
+  if (own && !layout_->layers().empty())
+    for (const LayerJobs& layer : layout_->layers()) {
+      size_t bytes = 0;
+      for (const Job* job : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
+        bytes += rank_panels_bytes(*job);
+      panels = std::max(panels, bytes);
+    }
+  for (ThreadMemory& own_memory : own_) {
+    own_memory.tokens.reserve(*layout_,
+                              own || rows_are_own(wanted) ? kTokensAtATime : kTokensForEach);
+    reserve_array(own_memory.scratch, scratch);
+    if (!own) continue;
+    reserve_array(own_memory.h, kTokensAtATime * spec_.intermediate);
+    reserve_array(own_memory.u, kTokensAtATime * most_rank_rows_);
+    own_memory.rank_panels.reserve(panels);
+  }
+}
+
+// Positions, places in the cache and items of attention, for all layers alike.
+void CpuProgram::place_rows(const StepArgs& args) {
+  const size_t m = args.tokens.size();
+  shared_.positions.resize(m);
+  shared_.slots.resize(m);
+  const int64_t page = args.cache.empty() ? 1 : args.cache[0].page_size;
+  int64_t row = 0;
+  for (const AttentionSequence& s : args.sequences) {
+    expects(s.first_row == row && s.rows > 0);
+    for (int64_t i = 0; i < s.rows; ++i, ++row) {
+      const int64_t position = s.context + i;
+      shared_.positions[static_cast<size_t>(row)] = static_cast<int32_t>(position);
+      shared_.slots[static_cast<size_t>(row)] = s.pages[position / page] * page + position % page;
+    }
+  }
+  expects(row == static_cast<int64_t>(m));
+  cut_attention(args.sequences, spec_.heads / spec_.kv_heads, spec_.kv_heads, shared_.items);
+  shared_.next_item[0] = 0;
+  shared_.next_item[1] = 0;
+}
+
+void CpuProgram::step(const StepArgs& args) {
+  if (args.tokens.empty()) return;
+  expects(args.cache.size() == layout_->layers().size());
+  for (const int32_t token : args.tokens) expects(token >= 0 && token < spec_.vocab);
+  for (const int32_t row : args.logit_rows)
+    expects(row >= 0 && static_cast<size_t>(row) < args.tokens.size());
+  reserve(args);
+  place_rows(args);
+  pool_.run_team([&](int index, int size) { run_step(member(index, size), args); });
+}
+
+void CpuProgram::run_step(const TeamMember& me, const StepArgs& args) {
+  const auto m = static_cast<int64_t>(args.tokens.size());
+  begin_rows(me, args);
+  me.barrier->wait();
+  for (size_t l = 0; l < layout_->layers().size(); ++l) {
+    if (rows_are_own(m))
+      layer_own(me, args, l);
+    else
+      layer_shared(me, args, l);
+  }
+  me.barrier->wait();
+  finish_rows(me, args);
+  if (args.logits == nullptr) return;
+  me.barrier->wait();
+  run_head(me, shared_.wanted.as<float>(), static_cast<int64_t>(args.logit_rows.size()),
+           args.logits);
+}
+
+// Embedding rows, rotated, and the tables of RoPE's angles.
+void CpuProgram::begin_rows(const TeamMember& me, const StepArgs& args) {
+  const auto m = static_cast<int64_t>(args.tokens.size());
+  const int64_t begin = m * me.index / me.size;
+  const int64_t end = m * (me.index + 1) / me.size;
+  auto* x = shared_.x.as<float>();
+  const QuantizedView& table = spec_.embedding;
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t token = args.tokens[static_cast<size_t>(i)];
+    float* row = x + i * spec_.hidden;
+    if (table.bits == 16) {
+      const auto* bits = reinterpret_cast<const uint16_t*>(table.codes) + token * spec_.hidden;
+      for (int64_t j = 0; j < spec_.hidden; ++j) row[j] = float_from_bf16(bits[j]);
+    } else {
+      loops_.dequantize(table, token, token + 1, row);
+    }
+  }
+  if (spec_.rotation.n != 0)
+    loops_.rotate({m, spec_.rotation, false, x}, begin, end, me.own->scratch.as<float>());
+  loops_.rope_table(spec_.head_dim, spec_.inverse_frequencies, shared_.positions.data(), begin, end,
+                    shared_.angles.as<float>());
+}
+
+// RoPE and append of rows [begin, end) of this thread, then everybody's attention. Begins and ends
+// with all threads in step.
+void CpuProgram::attend(const TeamMember& me, const StepArgs& args, size_t layer) {
+  const auto m = static_cast<int64_t>(args.tokens.size());
+  const ProgramLayer& weights = spec_.layers[layer];
+  auto* qkv = shared_.qkv.as<float>();
+  const int64_t begin = m * me.index / me.size;
+  const int64_t end = m * (me.index + 1) / me.size;
+  const auto norm_heads = [&](int64_t row, int64_t column, int64_t heads, const float* weight) {
+    float* at = qkv + row * qkv_width() + column;
+    loops_.rms_norm(
+        {.m = heads, .n = spec_.head_dim, .x = at, .weight = weight, .eps = spec_.norm_eps, .y = at},
+        0, heads);
+  };
+  for (int64_t i = begin; i < end && weights.q_norm != nullptr; ++i) {
+    norm_heads(i, 0, spec_.heads, weights.q_norm);
+    norm_heads(i, q_width(), spec_.kv_heads, weights.k_norm);
+  }
+  const KvLayerView& cache = args.cache[layer];
+  loops_.rope_append({.heads = spec_.heads,
+                      .kv_heads = spec_.kv_heads,
+                      .head_dim = spec_.head_dim,
+                      .q = qkv,
+                      .k = qkv + q_width(),
+                      .v = qkv + q_width() + spec_.kv_heads * spec_.head_dim,
+                      .q_stride = qkv_width(),
+                      .kv_stride = qkv_width(),
+                      .table = shared_.angles.as<float>(),
+                      .slots = shared_.slots.data(),
+                      .cache = cache},
+                     begin, end);
+  if (me.index == 0) shared_.next_item[(layer + 1) % 2].store(0, std::memory_order_relaxed);
+  me.barrier->wait();
+  const AttentionShape shape{.heads = spec_.heads,
+                             .kv_heads = spec_.kv_heads,
+                             .head_dim = spec_.head_dim,
+                             .stride = qkv_width(),
+                             .qy = qkv,
+                             .cache = cache};
+  std::atomic<int64_t>& next = shared_.next_item[layer % 2];
+  const auto count = static_cast<int64_t>(shared_.items.size());
+  for (int64_t i = next.fetch_add(1, std::memory_order_relaxed); i < count;
+       i = next.fetch_add(1, std::memory_order_relaxed))
+    run_attention(loops_, shape, shared_.items[static_cast<size_t>(i)],
+                  me.own->scratch.as<float>());
+  me.barrier->wait();
+}
+
+void CpuProgram::layer_shared(const TeamMember& me, const StepArgs& args, size_t layer) {
+  const auto m = static_cast<int64_t>(args.tokens.size());
+  const LayerJobs& jobs = layout_->layers()[layer];
+  auto* x = shared_.x.as<float>();
+  auto* qkv = shared_.qkv.as<float>();
+  auto* h = shared_.h.as<float>();
+  const int64_t hidden = spec_.hidden;
+  run_shared(me, jobs.qkv, {x, hidden, qkv, qkv_width(), spec_.norm_eps}, m);
+  me.barrier->wait();
+  attend(me, args, layer);
+  run_shared(me, jobs.o, {qkv, qkv_width(), x, hidden, 0}, m);
+  me.barrier->wait();
+  run_shared(me, jobs.gate_up, {x, hidden, h, spec_.intermediate, spec_.norm_eps}, m);
+  me.barrier->wait();
+  run_shared(me, jobs.down, {h, spec_.intermediate, x, hidden, 0}, m);
+  me.barrier->wait();
+}
+
+void CpuProgram::layer_own(const TeamMember& me, const StepArgs& args, size_t layer) {
+  const auto m = static_cast<int64_t>(args.tokens.size());
+  const LayerJobs& jobs = layout_->layers()[layer];
+  const int64_t begin = m * me.index / me.size;
+  const int64_t end = m * (me.index + 1) / me.size;
+  const int64_t hidden = spec_.hidden;
+  auto* own_h = me.own->h.as<float>();
+  uint8_t* panels[4] = {me.own->rank_panels.as<uint8_t>()};
+  int next = 0;
+  for (const Job* job : {&jobs.qkv, &jobs.o, &jobs.gate_up, &jobs.down}) {
+    if (job->rank_rows > 0) widen_ranks(me, *job, panels[next]);
+    if (next < 3) panels[next + 1] = panels[next] + rank_panels_bytes(*job);
+    ++next;
+  }
+  const auto each_piece = [&](auto body) {
+    for (int64_t at = begin; at < end; at += kTokensAtATime)
+      body(shared_.x.as<float>() + at * hidden, shared_.qkv.as<float>() + at * qkv_width(),
+           std::min(kTokensAtATime, end - at));
+  };
+  each_piece([&](float* x, float* qkv, int64_t count) {
+    run_own(me, jobs.qkv, {x, hidden, qkv, qkv_width(), spec_.norm_eps}, count, panels[0]);
+  });
+  attend(me, args, layer);
+  each_piece([&](float* x, float* qkv, int64_t count) {
+    run_own(me, jobs.o, {qkv, qkv_width(), x, hidden, 0}, count, panels[1]);
+    run_own(me, jobs.gate_up, {x, hidden, own_h, spec_.intermediate, spec_.norm_eps}, count,
+            panels[2]);
+    run_own(me, jobs.down, {own_h, spec_.intermediate, x, hidden, 0}, count, panels[3]);
+  });
+}
+
+// The rotation keeps every row's length, so un-rotating first lets one norm apply the stored weight.
+void CpuProgram::finish_row(const float* x, float* hidden, float* scratch) const {
+  std::memcpy(hidden, x, static_cast<size_t>(spec_.hidden) * sizeof(float));
+  if (spec_.rotation.n != 0) loops_.rotate({1, spec_.rotation, true, hidden}, 0, 1, scratch);
+  loops_.rms_norm({.m = 1,
+                   .n = spec_.hidden,
+                   .x = hidden,
+                   .weight = spec_.final_norm,
+                   .eps = spec_.norm_eps,
+                   .y = hidden},
+                  0, 1);
+}
+
+void CpuProgram::finish_rows(const TeamMember& me, const StepArgs& args) {
+  const auto* x = shared_.x.as<float>();
+  auto* scratch = me.own->scratch.as<float>();
+  const auto m = static_cast<int64_t>(args.tokens.size());
+  const auto wanted = static_cast<int64_t>(args.logit_rows.size());
+  const int64_t n = spec_.hidden;
+  if (args.hidden != nullptr)
+    for (int64_t i = m * me.index / me.size; i < m * (me.index + 1) / me.size; ++i)
+      finish_row(x + i * n, args.hidden + i * n, scratch);
+  if (args.logits == nullptr) return;
+  for (int64_t i = wanted * me.index / me.size; i < wanted * (me.index + 1) / me.size; ++i)
+    finish_row(x + args.logit_rows[static_cast<size_t>(i)] * n, shared_.wanted.as<float>() + i * n,
+               scratch);
+}
+
+void CpuProgram::run_head(const TeamMember& me, const float* hidden, int64_t rows, float* logits) {
+  const Job* head = layout_->head();
+  if (head == nullptr) return run_dense_head(me, hidden, rows, logits);
+  if (!rows_are_own(rows))
+    return run_shared(me, *head, {hidden, spec_.hidden, logits, spec_.vocab, 0}, rows);
+  const int64_t end = rows * (me.index + 1) / me.size;
+  for (int64_t at = rows * me.index / me.size; at < end; at += kTokensAtATime)
+    run_own(me, *head,
+            {hidden + at * spec_.hidden, spec_.hidden, logits + at * spec_.vocab, spec_.vocab, 0},
+            std::min(kTokensAtATime, end - at), nullptr);
+}
+
+void CpuProgram::run_dense_head(const TeamMember& me, const float* hidden, int64_t rows,
+                                float* logits) {
+  for (int64_t at = 0; at < rows; at += cpu::kFewTokens)
+    loops_.dense_rows({.m = std::min(cpu::kFewTokens, rows - at),
+                       .n = spec_.vocab,
+                       .k = spec_.hidden,
+                       .x = hidden + at * spec_.hidden,
+                       .w = spec_.head.codes,
+                       .stride = spec_.hidden,
+                       .bf16 = true,
+                       .y = logits + at * spec_.vocab,
+                       .y_stride = spec_.vocab},
+                      spec_.vocab * me.index / me.size, spec_.vocab * (me.index + 1) / me.size);
+}
+
+void CpuProgram::logits(const float* hidden, int64_t rows, float* logits) {
+  if (rows == 0) return;
+  shared_.tokens.reserve(*layout_, rows_are_own(rows) ? 0 : rows);
+  for (ThreadMemory& own : own_)
+    own.tokens.reserve(*layout_, rows_are_own(rows) ? kTokensAtATime : kTokensForEach);
+  pool_.run_team(
+      [&](int index, int size) { run_head(member(index, size), hidden, rows, logits); });
+}
+
+std::string CpuProgram::describe() const {
+  std::string text = std::string("fused step ") + kernels_.name + ", activations " +
+                     (activations_ == Activations::kExact ? "in two digits" : "in 8 bits");
+  if (layout_->head() == nullptr) text += ", head in BF16 through the plain path";
+  return text;
+}
+
+size_t CpuProgram::scratch_bytes() const {
+  size_t bytes = shared_.tokens.bytes();
+  for (const HostBuffer* buffer :
+       {&shared_.x, &shared_.qkv, &shared_.h, &shared_.u, &shared_.wanted, &shared_.angles})
+    bytes += buffer->bytes();
+  for (const ThreadMemory& own : own_) {
+    bytes += own.tokens.bytes();
+    for (const HostBuffer* buffer : {&own.h, &own.u, &own.rank_panels, &own.scratch})
+      bytes += buffer->bytes();
+  }
+  return bytes;
+}
+
+size_t CpuProgram::step_bytes() const {
+  return layout_->bytes() + (layout_->head() == nullptr ? spec_.head.code_bytes() : 0);
+}
+
+}  // namespace
+
+std::unique_ptr<DecoderProgram> make_cpu_program(const DecoderSpec& spec, Activations activations,
+                                                 const cpu::PackedKernels& kernels,
+                                                 ThreadPool& pool, std::string* why) {
+  std::unique_ptr<ProgramLayout> layout = ProgramLayout::build(spec, activations, pool, why);
+  if (layout == nullptr) return nullptr;
+  return std::make_unique<CpuProgram>(spec, activations, std::move(layout), kernels, pool);
+}
+
+}  // namespace spear

@@ -1,0 +1,149 @@
+#include "spear/backend/cpu/program_linear.h"
+
+#include <cstring>
+
+namespace spear {
+namespace {
+
+// Bytes of the next job that are asked for before the barrier, so that memory stays busy across it.
+constexpr int64_t kAcrossBarrier = 4096;
+
+void ask_for(const uint8_t* bytes) {
+  for (int64_t i = 0; i < kAcrossBarrier; i += 64) __builtin_prefetch(bytes + i, 0, 2);
+}
+
+cpu::QuantizeArgs quantize_args(const Job& job, const JobRows& rows,
+                                const cpu::QuantizedTokens& to) {
+  return {.shape = job.input,
+          .x = rows.x,
+          .x_stride = rows.x_stride,
+          .normalize = job.normalize,
+          .weight = job.norm,
+          .eps = rows.eps,
+          .to = to};
+}
+
+// A token's u, gated and rounded, for every module.
+void finish_token_ranks(const TeamMember& me, const Job& job, const cpu::QuantizedTokens& tokens,
+                        int64_t token, const float* u) {
+  float gated[kLargestPackedRank];
+  for (size_t i = 0; i < job.modules.size(); ++i) {
+    const JobModule& module = job.modules[i];
+    if (module.rank == 0) continue;
+    for (int32_t r = 0; r < module.rank; ++r) gated[r] = u[module.row + r];
+    me.kernels->finish_ranks(module.gate, gated, module.b_scales.data(), module.rank,
+                             tokens.ranks + token * tokens.rank_stride + module.rank_offset,
+                             tokens.rank_scales + token * tokens.modules + static_cast<int64_t>(i));
+  }
+}
+
+void run_ranges(const TeamMember& me, const Job& job, const JobShard& shard, cpu::PanelWork& work,
+                const JobRows& rows, int64_t begin, int64_t end) {
+  for (const PanelRange& range : shard.ranges) {
+    const JobPart& part = job.parts[range.part];
+    work.part = part.packed;
+    for (int half = 0; half < 2; ++half) {
+      work.module[half] = part.module[half];
+      work.rank_offset[half] = job.modules[static_cast<size_t>(part.module[half])].rank_offset;
+    }
+    work.y = rows.y + part.column;
+    me.kernels->panels(work, range.stream, range.first, range.count, begin, end);
+    work.ready = nullptr;
+  }
+}
+
+cpu::PanelWork panel_work(const Job& job, const JobRows& rows, const cpu::QuantizedTokens& tokens) {
+  cpu::PanelWork work;
+  work.input = job.input;
+  work.tokens = tokens;
+  work.epilogue = job.epilogue;
+  work.y_stride = rows.y_stride;
+  return work;
+}
+
+// Waits for the other threads' shares of A x, after the first panel's sums.
+struct WaitForRanks {
+  const TeamMember* me;
+  const Job* job;
+  const cpu::QuantizedTokens* tokens;
+  int64_t m;
+
+  static void call(void* context) {
+    const auto* self = static_cast<const WaitForRanks*>(context);
+    self->me->signals->wait_for_all(*self->me->signal);
+    const auto* u = self->me->shared->u.as<float>();
+    for (int64_t token = 0; token < self->m; ++token)
+      finish_token_ranks(*self->me, *self->job, *self->tokens, token,
+                         u + token * self->job->rank_rows);
+  }
+};
+
+void project_shard(const TeamMember& me, const Job& job, const JobShard& shard,
+                   const cpu::QuantizedTokens& tokens, int64_t token, float* u) {
+  if (shard.rank_count == 0) return;
+  me.kernels->project(job.input, tokens, token, shard.ranks, shard.rank_count,
+                      u + shard.first_rank);
+}
+
+}  // namespace
+
+void run_shared(const TeamMember& me, const Job& job, const JobRows& rows, int64_t m) {
+  const JobShard& shard = job.shards[static_cast<size_t>(me.index)];
+  const bool for_each = m <= kTokensForEach;
+  const cpu::QuantizedTokens tokens = (for_each ? me.own->tokens : me.shared->tokens).of(job);
+  const cpu::QuantizeArgs quantize = quantize_args(job, rows, tokens);
+  cpu::PanelWork work = panel_work(job, rows, tokens);
+  auto* u = me.shared->u.as<float>();
+  WaitForRanks wait{&me, &job, &tokens, m};
+  if (for_each) {
+    me.kernels->quantize(quantize, 0, m);
+    if (job.rank_rows > 0) {
+      for (int64_t token = 0; token < m; ++token)
+        project_shard(me, job, shard, tokens, token, u + token * job.rank_rows);
+      me.signals->raise(me.index, ++*me.signal);
+      work.ready = WaitForRanks::call;
+      work.context = &wait;
+    }
+  } else {
+    const int64_t begin = m * me.index / me.size;
+    const int64_t end = m * (me.index + 1) / me.size;
+    me.kernels->quantize(quantize, begin, end);
+    for (int64_t token = begin; job.rank_rows > 0 && token < end; ++token) {
+      float* own = u + token * job.rank_rows;
+      for (const JobShard& each : job.shards) project_shard(me, job, each, tokens, token, own);
+      finish_token_ranks(me, job, tokens, token, own);
+    }
+    me.barrier->wait();
+  }
+  run_ranges(me, job, shard, work, rows, 0, m);
+  ask_for(shard.end);
+}
+
+size_t rank_panels_bytes(const Job& job) {
+  return static_cast<size_t>(cpu::rank_panel_bytes(job.rank_rows, job.input.columns));
+}
+
+void widen_ranks(const TeamMember& me, const Job& job, uint8_t* panels) {
+  std::memset(panels, 128, rank_panels_bytes(job));
+  for (const JobShard& shard : job.shards)
+    if (shard.rank_count > 0)
+      me.kernels->widen_ranks(shard.ranks, shard.rank_count, job.input.columns, shard.first_rank,
+                              panels);
+}
+
+void run_own(const TeamMember& me, const Job& job, const JobRows& rows, int64_t count,
+             const uint8_t* rank_panels) {
+  const cpu::QuantizedTokens tokens = me.own->tokens.of(job);
+  me.kernels->quantize(quantize_args(job, rows, tokens), 0, count);
+  if (job.rank_rows > 0) {
+    auto* u = me.own->u.as<float>();
+    me.kernels->project_tokens(job.input, tokens, 0, count, rank_panels, job.a_scales.data(),
+                               job.rank_rows, u, job.rank_rows);
+    for (int64_t token = 0; token < count; ++token)
+      finish_token_ranks(me, job, tokens, token, u + token * job.rank_rows);
+  }
+  cpu::PanelWork work = panel_work(job, rows, tokens);
+  for (const JobShard& shard : job.shards) run_ranges(me, job, shard, work, rows, 0, count);
+}
+
+}  // namespace spear
