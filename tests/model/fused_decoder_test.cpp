@@ -73,8 +73,8 @@ double relative_distance(const std::vector<float>& a, const std::vector<float>& 
   return std::sqrt(difference / size);
 }
 
-const Mix kMixes[] = {{{0}, {1}},           {{5}, {1}},  {{0}, {70}},
-                      {{3, 0, 9}, {1, 2, 1}}, {{0, 66}, {40, 1}}, {{0, 7}, {64, 37}}};
+const Mix kMixes[] = {{{0}, {1}},         {{5}, {1}},        {{0}, {70}}, {{3, 0, 9}, {1, 2, 1}},
+                      {{0, 66}, {40, 1}}, {{0, 7}, {64, 37}}};
 
 TEST(FusedDecoder, AgreesWithThePlainPath) {
   for (const int threads : {1, 2, 3}) {
@@ -83,10 +83,12 @@ TEST(FusedDecoder, AgreesWithThePlainPath) {
       Result<std::unique_ptr<Backend>> made = make_cpu_backend(pool, kernel);
       if (!made) continue;
       Backend& backend = **made;
-      for (const TinyShape& shape :
-           {TinyShape{}, TinyShape{.tied = false, .attention_bias = true},
-            TinyShape{.hidden_size = 96, .intermediate_size = 200, .head_dim = 24, .vocab_size = 70,
-                      .qk_norm = true}}) {
+      for (const TinyShape& shape : {TinyShape{}, TinyShape{.tied = false, .attention_bias = true},
+                                     TinyShape{.hidden_size = 96,
+                                     .intermediate_size = 200,
+                                     .head_dim = 24,
+                                     .vocab_size = 70,
+                                     .qk_norm = true}}) {
         const QuantizedModel model = test::tiny_quantized(test::tiny_model(shape), 4);
         Decoder plain(backend, model, Compute::kF32);
         Decoder exact(backend, model, Compute::kF32, DecoderPath::kFusedExact);

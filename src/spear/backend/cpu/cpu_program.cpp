@@ -4,9 +4,9 @@
 #include <cmath>
 #include <cstring>
 
-#include "spear/backend/cpu/program_attention.h"
 #include "spear/backend/cpu/program_linear.h"
 #include "spear/base/check.h"
+#include "spear/kernels/cpu/attention_plan.h"
 #include "spear/kernels/cpu/simd/select.h"
 
 namespace spear {
@@ -44,18 +44,33 @@ class CpuProgram final : public DecoderProgram {
 
  private:
   int64_t q_width() const { return spec_.heads * spec_.head_dim; }
-  int64_t qkv_width() const { return q_width() + 2 * spec_.kv_heads * spec_.head_dim; }
+  int64_t kv_width() const { return 2 * spec_.kv_heads * spec_.head_dim; }
   bool rows_are_own(int64_t m) const { return m >= kOwnRows * pool_.size(); }
   TeamMember member(int index, int size) {
     const auto i = static_cast<size_t>(index);
     return {index, size, &kernels_, &barrier_, &signals_, &raised_[i].number, &shared_, &own_[i]};
   }
 
+  AttentionArgs attention_args(const StepArgs& args, size_t layer) const {
+    return {.heads = spec_.heads,
+            .kv_heads = spec_.kv_heads,
+            .head_dim = spec_.head_dim,
+            .q = shared_.q.as<float>(),
+            .cache = args.cache[layer],
+            .sequences = args.sequences.data(),
+            .sequence_count = static_cast<int64_t>(args.sequences.size()),
+            .scale = 1.0f / std::sqrt(static_cast<float>(spec_.head_dim)),
+            .y = const_cast<float*>(shared_.attended.as<float>())};
+  }
   void reserve(const StepArgs& args);
   void place_rows(const StepArgs& args);
   void run_step(const TeamMember& me, const StepArgs& args);
   void begin_rows(const TeamMember& me, const StepArgs& args);
   void attend(const TeamMember& me, const StepArgs& args, size_t layer);
+  JobRows qkv_rows(int64_t first);
+  JobRows o_rows(int64_t first);
+  JobRows gate_up_rows(int64_t first, float* h);
+  JobRows down_rows(int64_t first, float* h);
   void layer_shared(const TeamMember& me, const StepArgs& args, size_t layer);
   void layer_own(const TeamMember& me, const StepArgs& args, size_t layer);
   void finish_row(const float* x, float* hidden, float* scratch) const;
@@ -77,6 +92,7 @@ class CpuProgram final : public DecoderProgram {
   TeamSignals signals_;
   std::vector<Raised> raised_;
   SharedMemory shared_;
+  cpu::AttentionPlan plan_;
   std::vector<ThreadMemory> own_;
   int64_t most_rank_rows_ = 0;
 };
@@ -90,7 +106,9 @@ void CpuProgram::reserve(const StepArgs& args) {
   const auto m = static_cast<int64_t>(args.tokens.size());
   const auto wanted = static_cast<int64_t>(args.logit_rows.size());
   reserve_array(shared_.x, m * spec_.hidden);
-  reserve_array(shared_.qkv, m * qkv_width());
+  reserve_array(shared_.q, m * q_width());
+  reserve_array(shared_.kv, m * kv_width());
+  reserve_array(shared_.attended, m * q_width());
   reserve_array(shared_.angles, m * spec_.head_dim);
   reserve_array(shared_.wanted, wanted * spec_.hidden);
   const int64_t together = rows_are_own(m) ? 0 : m;
@@ -98,9 +116,6 @@ void CpuProgram::reserve(const StepArgs& args) {
   reserve_array(shared_.h, together * spec_.intermediate);
   reserve_array(shared_.u, together * most_rank_rows_);
   const bool own = rows_are_own(m);
-  const int64_t scratch =
-      std::max(attention_scratch_floats(loops_, spec_.heads / spec_.kv_heads, spec_.head_dim),
-               spec_.hidden);
   size_t panels = 0;
   if (own && !layout_->layers().empty())
     for (const LayerJobs& layer : layout_->layers()) {
@@ -112,7 +127,7 @@ void CpuProgram::reserve(const StepArgs& args) {
   for (ThreadMemory& own_memory : own_) {
     own_memory.tokens.reserve(*layout_,
                               own || rows_are_own(wanted) ? kTokensAtATime : kTokensForEach);
-    reserve_array(own_memory.scratch, scratch);
+    reserve_array(own_memory.scratch, spec_.hidden);
     if (!own) continue;
     reserve_array(own_memory.h, kTokensAtATime * spec_.intermediate);
     reserve_array(own_memory.u, kTokensAtATime * most_rank_rows_);
@@ -136,7 +151,7 @@ void CpuProgram::place_rows(const StepArgs& args) {
     }
   }
   expects(row == static_cast<int64_t>(m));
-  cut_attention(args.sequences, spec_.heads / spec_.kv_heads, spec_.kv_heads, shared_.items);
+  plan_.cut(attention_args(args, 0), pool_.size());
   shared_.next_item[0] = 0;
   shared_.next_item[1] = 0;
 }
@@ -198,64 +213,85 @@ void CpuProgram::begin_rows(const TeamMember& me, const StepArgs& args) {
 void CpuProgram::attend(const TeamMember& me, const StepArgs& args, size_t layer) {
   const auto m = static_cast<int64_t>(args.tokens.size());
   const ProgramLayer& weights = spec_.layers[layer];
-  auto* qkv = shared_.qkv.as<float>();
+  auto* q = shared_.q.as<float>();
+  auto* kv = shared_.kv.as<float>();
   const int64_t begin = m * me.index / me.size;
   const int64_t end = m * (me.index + 1) / me.size;
-  const auto norm_heads = [&](int64_t row, int64_t column, int64_t heads, const float* weight) {
-    float* at = qkv + row * qkv_width() + column;
+  const auto norm_heads = [&](float* x, int64_t heads, const float* weight) {
+    if (weight == nullptr) return;
     loops_.rms_norm(
-        {.m = heads, .n = spec_.head_dim, .x = at, .weight = weight, .eps = spec_.norm_eps, .y = at},
+        {.m = heads, .n = spec_.head_dim, .x = x, .weight = weight, .eps = spec_.norm_eps, .y = x},
         0, heads);
   };
-  for (int64_t i = begin; i < end && weights.q_norm != nullptr; ++i) {
-    norm_heads(i, 0, spec_.heads, weights.q_norm);
-    norm_heads(i, q_width(), spec_.kv_heads, weights.k_norm);
+  for (int64_t i = begin; i < end; ++i) {
+    norm_heads(q + i * q_width(), spec_.heads, weights.q_norm);
+    norm_heads(kv + i * kv_width(), spec_.kv_heads, weights.k_norm);
   }
-  const KvLayerView& cache = args.cache[layer];
   loops_.rope_append({.heads = spec_.heads,
                       .kv_heads = spec_.kv_heads,
                       .head_dim = spec_.head_dim,
-                      .q = qkv,
-                      .k = qkv + q_width(),
-                      .v = qkv + q_width() + spec_.kv_heads * spec_.head_dim,
-                      .q_stride = qkv_width(),
-                      .kv_stride = qkv_width(),
+                      .q = q,
+                      .k = kv,
+                      .v = kv + kv_width() / 2,
+                      .q_stride = q_width(),
+                      .kv_stride = kv_width(),
                       .table = shared_.angles.as<float>(),
                       .slots = shared_.slots.data(),
-                      .cache = cache},
+                      .cache = args.cache[layer]},
                      begin, end);
   if (me.index == 0) shared_.next_item[(layer + 1) % 2].store(0, std::memory_order_relaxed);
   me.barrier->wait();
-  const AttentionShape shape{.heads = spec_.heads,
-                             .kv_heads = spec_.kv_heads,
-                             .head_dim = spec_.head_dim,
-                             .stride = qkv_width(),
-                             .qy = qkv,
-                             .cache = cache};
+  const AttentionArgs attention = attention_args(args, layer);
   std::atomic<int64_t>& next = shared_.next_item[layer % 2];
-  const auto count = static_cast<int64_t>(shared_.items.size());
-  for (int64_t i = next.fetch_add(1, std::memory_order_relaxed); i < count;
+  for (int64_t i = next.fetch_add(1, std::memory_order_relaxed); i < plan_.items();
        i = next.fetch_add(1, std::memory_order_relaxed))
-    run_attention(loops_, shape, shared_.items[static_cast<size_t>(i)],
-                  me.own->scratch.as<float>());
+    plan_.run(attention, i, me.index);
   me.barrier->wait();
+}
+
+// Where threads share the rows, and where each takes its own through the layer: inputs and outputs
+// of the four products.
+JobRows CpuProgram::qkv_rows(int64_t first) {
+  return {.x = shared_.x.as<float>() + first * spec_.hidden,
+          .x_stride = spec_.hidden,
+          .y = shared_.q.as<float>() + first * q_width(),
+          .y_stride = q_width(),
+          .eps = spec_.norm_eps,
+          .y2 = shared_.kv.as<float>() + first * kv_width(),
+          .y2_stride = kv_width()};
+}
+JobRows CpuProgram::o_rows(int64_t first) {
+  return {.x = shared_.attended.as<float>() + first * q_width(),
+          .x_stride = q_width(),
+          .y = shared_.x.as<float>() + first * spec_.hidden,
+          .y_stride = spec_.hidden};
+}
+JobRows CpuProgram::gate_up_rows(int64_t first, float* h) {
+  return {.x = shared_.x.as<float>() + first * spec_.hidden,
+          .x_stride = spec_.hidden,
+          .y = h,
+          .y_stride = spec_.intermediate,
+          .eps = spec_.norm_eps};
+}
+JobRows CpuProgram::down_rows(int64_t first, float* h) {
+  return {.x = h,
+          .x_stride = spec_.intermediate,
+          .y = shared_.x.as<float>() + first * spec_.hidden,
+          .y_stride = spec_.hidden};
 }
 
 void CpuProgram::layer_shared(const TeamMember& me, const StepArgs& args, size_t layer) {
   const auto m = static_cast<int64_t>(args.tokens.size());
   const LayerJobs& jobs = layout_->layers()[layer];
-  auto* x = shared_.x.as<float>();
-  auto* qkv = shared_.qkv.as<float>();
   auto* h = shared_.h.as<float>();
-  const int64_t hidden = spec_.hidden;
-  run_shared(me, jobs.qkv, {x, hidden, qkv, qkv_width(), spec_.norm_eps}, m);
+  run_shared(me, jobs.qkv, qkv_rows(0), m);
   me.barrier->wait();
   attend(me, args, layer);
-  run_shared(me, jobs.o, {qkv, qkv_width(), x, hidden, 0}, m);
+  run_shared(me, jobs.o, o_rows(0), m);
   me.barrier->wait();
-  run_shared(me, jobs.gate_up, {x, hidden, h, spec_.intermediate, spec_.norm_eps}, m);
+  run_shared(me, jobs.gate_up, gate_up_rows(0, h), m);
   me.barrier->wait();
-  run_shared(me, jobs.down, {h, spec_.intermediate, x, hidden, 0}, m);
+  run_shared(me, jobs.down, down_rows(0, h), m);
   me.barrier->wait();
 }
 
@@ -264,33 +300,27 @@ void CpuProgram::layer_own(const TeamMember& me, const StepArgs& args, size_t la
   const LayerJobs& jobs = layout_->layers()[layer];
   const int64_t begin = m * me.index / me.size;
   const int64_t end = m * (me.index + 1) / me.size;
-  const int64_t hidden = spec_.hidden;
-  auto* own_h = me.own->h.as<float>();
-  uint8_t* panels[4] = {me.own->rank_panels.as<uint8_t>()};
+  auto* h = me.own->h.as<float>();
+  uint8_t* panels[5] = {me.own->rank_panels.as<uint8_t>()};
   int next = 0;
   for (const Job* job : {&jobs.qkv, &jobs.o, &jobs.gate_up, &jobs.down}) {
     if (job->rank_rows > 0) widen_ranks(me, *job, panels[next]);
-    if (next < 3) panels[next + 1] = panels[next] + rank_panels_bytes(*job);
+    panels[next + 1] = panels[next] + rank_panels_bytes(*job);
     ++next;
   }
-  const auto each_piece = [&](auto body) {
-    for (int64_t at = begin; at < end; at += kTokensAtATime)
-      body(shared_.x.as<float>() + at * hidden, shared_.qkv.as<float>() + at * qkv_width(),
-           std::min(kTokensAtATime, end - at));
-  };
-  each_piece([&](float* x, float* qkv, int64_t count) {
-    run_own(me, jobs.qkv, {x, hidden, qkv, qkv_width(), spec_.norm_eps}, count, panels[0]);
-  });
+  for (int64_t at = begin; at < end; at += kTokensAtATime)
+    run_own(me, jobs.qkv, qkv_rows(at), std::min(kTokensAtATime, end - at), panels[0]);
   attend(me, args, layer);
-  each_piece([&](float* x, float* qkv, int64_t count) {
-    run_own(me, jobs.o, {qkv, qkv_width(), x, hidden, 0}, count, panels[1]);
-    run_own(me, jobs.gate_up, {x, hidden, own_h, spec_.intermediate, spec_.norm_eps}, count,
-            panels[2]);
-    run_own(me, jobs.down, {own_h, spec_.intermediate, x, hidden, 0}, count, panels[3]);
-  });
+  for (int64_t at = begin; at < end; at += kTokensAtATime) {
+    const int64_t count = std::min(kTokensAtATime, end - at);
+    run_own(me, jobs.o, o_rows(at), count, panels[1]);
+    run_own(me, jobs.gate_up, gate_up_rows(at, h), count, panels[2]);
+    run_own(me, jobs.down, down_rows(at, h), count, panels[3]);
+  }
 }
 
-// The rotation keeps every row's length, so un-rotating first lets one norm apply the stored weight.
+// The rotation keeps every row's length, so un-rotating first lets one norm apply the stored
+// weight.
 void CpuProgram::finish_row(const float* x, float* hidden, float* scratch) const {
   std::memcpy(hidden, x, static_cast<size_t>(spec_.hidden) * sizeof(float));
   if (spec_.rotation.n != 0) loops_.rotate({1, spec_.rotation, true, hidden}, 0, 1, scratch);
@@ -322,11 +352,16 @@ void CpuProgram::run_head(const TeamMember& me, const float* hidden, int64_t row
   const Job* head = layout_->head();
   if (head == nullptr) return run_dense_head(me, hidden, rows, logits);
   if (!rows_are_own(rows))
-    return run_shared(me, *head, {hidden, spec_.hidden, logits, spec_.vocab, 0}, rows);
+    return run_shared(me, *head,
+                      {.x = hidden, .x_stride = spec_.hidden, .y = logits, .y_stride = spec_.vocab},
+                      rows);
   const int64_t end = rows * (me.index + 1) / me.size;
   for (int64_t at = rows * me.index / me.size; at < end; at += kTokensAtATime)
     run_own(me, *head,
-            {hidden + at * spec_.hidden, spec_.hidden, logits + at * spec_.vocab, spec_.vocab, 0},
+            {.x = hidden + at * spec_.hidden,
+             .x_stride = spec_.hidden,
+             .y = logits + at * spec_.vocab,
+             .y_stride = spec_.vocab},
             std::min(kTokensAtATime, end - at), nullptr);
 }
 
@@ -350,8 +385,7 @@ void CpuProgram::logits(const float* hidden, int64_t rows, float* logits) {
   shared_.tokens.reserve(*layout_, rows_are_own(rows) ? 0 : rows);
   for (ThreadMemory& own : own_)
     own.tokens.reserve(*layout_, rows_are_own(rows) ? kTokensAtATime : kTokensForEach);
-  pool_.run_team(
-      [&](int index, int size) { run_head(member(index, size), hidden, rows, logits); });
+  pool_.run_team([&](int index, int size) { run_head(member(index, size), hidden, rows, logits); });
 }
 
 std::string CpuProgram::describe() const {
@@ -362,9 +396,9 @@ std::string CpuProgram::describe() const {
 }
 
 size_t CpuProgram::scratch_bytes() const {
-  size_t bytes = shared_.tokens.bytes();
-  for (const HostBuffer* buffer :
-       {&shared_.x, &shared_.qkv, &shared_.h, &shared_.u, &shared_.wanted, &shared_.angles})
+  size_t bytes = shared_.tokens.bytes() + plan_.scratch_bytes();
+  for (const HostBuffer* buffer : {&shared_.x, &shared_.q, &shared_.kv, &shared_.attended,
+                                   &shared_.h, &shared_.u, &shared_.wanted, &shared_.angles})
     bytes += buffer->bytes();
   for (const ThreadMemory& own : own_) {
     bytes += own.tokens.bytes();

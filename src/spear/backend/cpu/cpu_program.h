@@ -1,5 +1,5 @@
-// A decoder as one step of the processor's team: every thread runs the whole step side by side, with
-// barriers between. Few rows: threads share each product. Many: each thread takes its own rows
+// A decoder as one step of the processor's team: every thread runs the whole step side by side,
+// with barriers between. Few rows: threads share each product. Many: each thread takes its own rows
 // through a layer and only attention is shared. The plan of one layer:
 //
 //   q,k,v | RoPE, append | attention | o + residual | gate,up + SiLU | down + residual

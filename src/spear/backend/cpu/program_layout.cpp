@@ -83,10 +83,11 @@ int32_t add_module(Job& job, const CompensatorView& ec) {
   return static_cast<int32_t>(job.modules.size()) - 1;
 }
 
-void add_part(Job& job, std::vector<LinearSource> sources, int64_t column) {
+void add_part(Job& job, std::vector<LinearSource> sources, int64_t column = 0, bool apart = false) {
   JobPart part;
   part.packed = plan_part(sources);
   part.column = column;
+  part.apart = apart;
   part.module[0] = add_module(job, sources[0].ec);
   part.module[1] = sources.size() == 2 ? add_module(job, sources[1].ec) : part.module[0];
   part.sources = std::move(sources);
@@ -119,23 +120,22 @@ std::string what_does_not_fit(const DecoderSpec& spec) {
 
 LayerJobs layer_jobs(const DecoderSpec& spec, const ProgramLayer& layer, Activations activations) {
   LayerJobs jobs;
-  const int64_t q = spec.heads * spec.head_dim;
   const int64_t kv = spec.kv_heads * spec.head_dim;
-  add_part(jobs.qkv, {source_of(layer.q)}, 0);
-  add_part(jobs.qkv, {source_of(layer.k)}, q);
-  add_part(jobs.qkv, {source_of(layer.v)}, q + kv);
+  add_part(jobs.qkv, {source_of(layer.q)});
+  add_part(jobs.qkv, {source_of(layer.k)}, 0, true);
+  add_part(jobs.qkv, {source_of(layer.v)}, kv, true);
   jobs.qkv.normalize = true;
   jobs.qkv.norm = layer.input_norm;
   jobs.qkv.input = input_shape(jobs.qkv, kFlattened, activations);
-  add_part(jobs.o, {source_of(layer.o)}, 0);
+  add_part(jobs.o, {source_of(layer.o)});
   jobs.o.epilogue = cpu::Epilogue::kAdd;
   jobs.o.input = input_shape(jobs.o, kFlattened, activations);
-  add_part(jobs.gate_up, {source_of(layer.gate), source_of(layer.up)}, 0);
+  add_part(jobs.gate_up, {source_of(layer.gate), source_of(layer.up)});
   jobs.gate_up.epilogue = cpu::Epilogue::kSiluMul;
   jobs.gate_up.normalize = true;
   jobs.gate_up.norm = layer.post_attention_norm;
   jobs.gate_up.input = input_shape(jobs.gate_up, kFlattened, activations);
-  add_part(jobs.down, {source_of(layer.down)}, 0);
+  add_part(jobs.down, {source_of(layer.down)});
   jobs.down.epilogue = cpu::Epilogue::kAdd;
   jobs.down.input = input_shape(jobs.down, kDownInput, activations);
   return jobs;
@@ -245,7 +245,7 @@ std::unique_ptr<ProgramLayout> ProgramLayout::build(const DecoderSpec& spec,
   for (const ProgramLayer& layer : spec.layers)
     layout->layers_.push_back(layer_jobs(spec, layer, activations));
   if (spec.head.bits != 16) {
-    add_part(layout->head_, {{spec.head, {}, nullptr}}, 0);
+    add_part(layout->head_, {{spec.head, {}, nullptr}});
     layout->head_.input = input_shape(layout->head_, kHeadInput, activations);
   }
   layout->pack(pool);

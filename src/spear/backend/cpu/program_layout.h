@@ -19,6 +19,7 @@ struct JobPart {
   std::vector<LinearSource> sources;
   PackedPart packed;
   int64_t column = 0;          // of its first output among the job's outputs
+  bool apart = false;          // its outputs stand in the job's second array (keys and values)
   int32_t module[2] = {0, 0};  // of both halves of a panel, among the job's modules
 };
 

@@ -46,18 +46,18 @@ void run_ranges(const TeamMember& me, const Job& job, const JobShard& shard, cpu
       work.module[half] = part.module[half];
       work.rank_offset[half] = job.modules[static_cast<size_t>(part.module[half])].rank_offset;
     }
-    work.y = rows.y + part.column;
+    work.y = (part.apart ? rows.y2 : rows.y) + part.column;
+    work.y_stride = part.apart ? rows.y2_stride : rows.y_stride;
     me.kernels->panels(work, range.stream, range.first, range.count, begin, end);
     work.ready = nullptr;
   }
 }
 
-cpu::PanelWork panel_work(const Job& job, const JobRows& rows, const cpu::QuantizedTokens& tokens) {
+cpu::PanelWork panel_work(const Job& job, const cpu::QuantizedTokens& tokens) {
   cpu::PanelWork work;
   work.input = job.input;
   work.tokens = tokens;
   work.epilogue = job.epilogue;
-  work.y_stride = rows.y_stride;
   return work;
 }
 
@@ -92,7 +92,7 @@ void run_shared(const TeamMember& me, const Job& job, const JobRows& rows, int64
   const bool for_each = m <= kTokensForEach;
   const cpu::QuantizedTokens tokens = (for_each ? me.own->tokens : me.shared->tokens).of(job);
   const cpu::QuantizeArgs quantize = quantize_args(job, rows, tokens);
-  cpu::PanelWork work = panel_work(job, rows, tokens);
+  cpu::PanelWork work = panel_work(job, tokens);
   auto* u = me.shared->u.as<float>();
   WaitForRanks wait{&me, &job, &tokens, m};
   if (for_each) {
@@ -142,7 +142,7 @@ void run_own(const TeamMember& me, const Job& job, const JobRows& rows, int64_t 
     for (int64_t token = 0; token < count; ++token)
       finish_token_ranks(me, job, tokens, token, u + token * job.rank_rows);
   }
-  cpu::PanelWork work = panel_work(job, rows, tokens);
+  cpu::PanelWork work = panel_work(job, tokens);
   for (const JobShard& shard : job.shards) run_ranges(me, job, shard, work, rows, 0, count);
 }
 

@@ -1,6 +1,6 @@
 // One job of a compiled step on the calling thread of a team, in two ways: few tokens, where each
-// thread reads its share of the weights for all of them, and many, where each thread keeps tokens of
-// its own and reads all weights. The caller puts the barrier behind it.
+// thread reads its share of the weights for all of them, and many, where each thread keeps tokens
+// of its own and reads all weights. The caller puts the barrier behind it.
 #pragma once
 
 #include "spear/backend/cpu/program_memory.h"
@@ -26,6 +26,8 @@ struct JobRows {
   float* y = nullptr;  // [m, y_stride]
   int64_t y_stride = 0;
   float eps = 0;
+  float* y2 = nullptr;  // [m, y2_stride], for parts whose outputs stand apart
+  int64_t y2_stride = 0;
 };
 
 // Up to this many tokens each thread quantizes all of them for itself, which saves a barrier.

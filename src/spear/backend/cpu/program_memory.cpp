@@ -32,9 +32,12 @@ bool TokenMemory::reserve(const ProgramLayout& layout, int64_t tokens) {
     for (const Job* job : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) most.add(*job);
   if (layout.head() != nullptr) most.add(*layout.head());
   const auto m = static_cast<size_t>(tokens);
-  const size_t sizes[] = {rounded(m * most.codes),        rounded(m * most.blocks * 4),
-                          rounded(m * most.blocks * 4),   rounded(m * most.segments * 4),
-                          rounded(m * 4),                 rounded(m * most.ranks * 2),
+  const size_t sizes[] = {rounded(m * most.codes),
+                          rounded(m * most.blocks * 4),
+                          rounded(m * most.blocks * 4),
+                          rounded(m * most.segments * 4),
+                          rounded(m * 4),
+                          rounded(m * most.ranks * 2),
                           rounded(m * most.modules * 4)};
   size_t total = 0;
   for (const size_t size : sizes) total += size;

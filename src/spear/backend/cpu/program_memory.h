@@ -26,31 +26,25 @@ class TokenMemory {
   cpu::QuantizedTokens all_;
 };
 
-// Query rows of one sequence that one thread attends to at a time.
-struct AttentionItem {
-  const AttentionSequence* sequence = nullptr;
-  int64_t kv_head = 0, token = 0, tokens = 0;
-};
-
 struct ThreadMemory {
   TokenMemory tokens;
   HostBuffer h;            // [own tokens at a time, intermediate]
   HostBuffer u;            // [own tokens at a time, rows of A]
   HostBuffer rank_panels;  // of the four jobs of a layer, for many tokens
-  HostBuffer scratch;      // of attention and rotation
+  HostBuffer scratch;      // of rotation
 };
 
 struct SharedMemory {
   TokenMemory tokens;
-  HostBuffer x;          // [m, hidden] the residual stream
-  HostBuffer qkv;        // [m, q + 2 kv]; attention's output takes the place of q
-  HostBuffer h;          // [m, intermediate], where threads share tokens
-  HostBuffer u;          // [m, rows of A], likewise
-  HostBuffer wanted;     // [rows, hidden] whose logits are wanted, after the final norm
-  HostBuffer angles;     // [m, head_dim] cosines, sines
-  std::vector<int32_t> positions;  // [m]
-  std::vector<int64_t> slots;      // [m] page · page_size + place
-  std::vector<AttentionItem> items;
+  HostBuffer x;         // [m, hidden] the residual stream
+  HostBuffer q, kv;     // [m, heads * head_dim], [m, 2 * kv_heads * head_dim]: keys, then values
+  HostBuffer attended;  // [m, heads * head_dim]
+  HostBuffer h;         // [m, intermediate], where threads share tokens
+  HostBuffer u;         // [m, rows of A], likewise
+  HostBuffer wanted;    // [rows, hidden] whose logits are wanted, after the final norm
+  HostBuffer angles;    // [m, head_dim] cosines, sines
+  std::vector<int32_t> positions;              // [m]
+  std::vector<int64_t> slots;                  // [m] page · page_size + place
   std::atomic<int64_t> next_item[2] = {0, 0};  // of even and odd layers
 };
 
