@@ -20,18 +20,18 @@ import subprocess
 import sys
 import time
 
-GRID = ["--recipe", "closed", "--budget", "0", "--zeros", "u4"]
+GRID = ["--recipe", "plain", "--zeros", "u4"]
 NO_ROTATION = ["--no-rotate"]
 ROWS = {
     # name: (title, seeded, options)
     "rtn": ("RTN per channel", False, GRID + NO_ROTATION + ["--method", "rtn"]),
     "rtn-clip": ("RTN per channel, ranges searched", False, GRID + NO_ROTATION + ["--method", "rtn", "--clip"]),
     "rtn-g64": ("RTN, groups of 64", False,
-                GRID + NO_ROTATION + ["--method", "rtn", "--group", "64", "--bits", "4.3125"]),
+                GRID + NO_ROTATION + ["--method", "rtn", "--group", "64"]),
     "gptq": ("GPTQ per channel", False, GRID + NO_ROTATION + ["--method", "gptq"]),
     "rot-gptq": ("rotated GPTQ per channel", False, GRID + ["--method", "gptq"]),
     "rot-gptq-g64": ("rotated GPTQ, groups of 64", False,
-                     GRID + ["--method", "gptq", "--group", "64", "--bits", "4.3125"]),
+                     GRID + ["--method", "gptq", "--group", "64"]),
     "closed": ("`closed`", True, ["--recipe", "closed"]),
     "fast": ("`fast`", True, ["--recipe", "fast"]),
     "best": ("`best`", True, ["--recipe", "best"]),

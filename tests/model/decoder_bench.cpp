@@ -75,7 +75,8 @@ class Stream {
     std::vector<int32_t> rows;
     std::vector<AttentionSequence> sequences;
     for (int64_t s = 0; s < streams_; ++s) {
-      tokens.push_back(static_cast<int32_t>((s * 31 + cache_.length(s) * 977) % config_.vocab_size));
+      tokens.push_back(
+          static_cast<int32_t>((s * 31 + cache_.length(s) * 977) % config_.vocab_size));
       rows.push_back(static_cast<int32_t>(s));
       sequences.push_back(cache_.append(s, s, 1));
     }
@@ -131,7 +132,8 @@ double peak_seconds_a_mac(Bench& bench) {
 double layer_macs(const ModelConfig& c) {
   double macs = 0;
   for (const Module module : kModules)
-    macs += static_cast<double>(out_features(c, module)) * static_cast<double>(in_features(c, module));
+    macs +=
+        static_cast<double>(out_features(c, module)) * static_cast<double>(in_features(c, module));
   return macs * static_cast<double>(c.num_hidden_layers);
 }
 
@@ -166,12 +168,12 @@ void measure(Bench& bench) {
   }
   const double own = median(read);
   const auto mb = static_cast<double>(bytes.size()) * 1e-6;
-  std::printf("weights read a step %.1f MB, re-read at %.1f GB/s; 8-bit dot products %.0f GMAC/s\n", mb,
-              mb * 1e-3 / own, 1e-9 / median(peak));
+  std::printf("weights read a step %.1f MB, re-read at %.1f GB/s; 8-bit dot products %.0f GMAC/s\n",
+              mb, mb * 1e-3 / own, 1e-9 / median(peak));
   const auto row = [&](const char* name, const std::vector<double>& seconds, double tokens) {
     const double s = median(seconds);
-    std::printf("%-22s %8.3f ms  %8.1f tokens/s  %5.1f %% of the re-read  (%.3f to %.3f ms)\n", name,
-                1e3 * s, tokens / s, 100 * own / s,
+    std::printf("%-22s %8.3f ms  %8.1f tokens/s  %5.1f %% of the re-read  (%.3f to %.3f ms)\n",
+                name, 1e3 * s, tokens / s, 100 * own / s,
                 1e3 * *std::min_element(seconds.begin(), seconds.end()),
                 1e3 * *std::max_element(seconds.begin(), seconds.end()));
   };
@@ -180,9 +182,9 @@ void measure(Bench& bench) {
   row("8 streams", by_8, 8);
   row("32 streams", by_32, 32);
   const double s = median(prefill);
-  std::printf("%-22s %8.2f ms  %8.1f tokens/s  %5.1f %% of the dot products' peak (linears alone)\n",
-              "prefill, 512 tokens", 1e3 * s, 512 / s,
-              100 * 512 * layer_macs(config) * median(peak) / s);
+  std::printf(
+      "%-22s %8.2f ms  %8.1f tokens/s  %5.1f %% of the dot products' peak (linears alone)\n",
+      "prefill, 512 tokens", 1e3 * s, 512 / s, 100 * 512 * layer_macs(config) * median(peak) / s);
   std::printf("load %.0f ms, scratch %.1f MB\n", 1e3 * bench.load_seconds,
               static_cast<double>(program.scratch_bytes()) * 1e-6);
 }
@@ -211,9 +213,9 @@ int run(int argc, char** argv) {
     if (!with_ec)
       for (QuantizedLayer& layer : bench.file->model.layers)
         for (QuantizedLinear& linear : layer.linears) linear.compensator.reset();
-    bench.decoder = std::make_unique<Decoder>(
-        *bench.backend, bench.file->model, Compute::kF32,
-        exact ? DecoderPath::kFusedExact : DecoderPath::kFused);
+    bench.decoder =
+        std::make_unique<Decoder>(*bench.backend, bench.file->model, Compute::kF32,
+                                  exact ? DecoderPath::kFusedExact : DecoderPath::kFused);
   });
   std::printf("%s\n%s\n", bench.backend->describe().c_str(), bench.decoder->describe().c_str());
   if (bench.decoder->program() == nullptr) return 1;

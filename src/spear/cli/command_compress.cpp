@@ -183,10 +183,12 @@ void declare_recipe(CLI::App& app, CompressSettings& s) {
   app.add_option("-o,--output", s.output,
                  "The file to write; without it, the model's name with .spear")
       ->type_name("FILE");
-  app.add_option("--recipe", s.recipe,
-                 "How much work: no gradients, a short training, a long one, or the paper's steps")
+  app.add_option(
+         "--recipe", s.recipe,
+         "How much work: closed takes no gradients, fast a short training, best a long one; "
+         "paper is the published method, plain quantizes alone")
       ->type_name("NAME")
-      ->check(CLI::IsMember({"closed", "fast", "best", "paper"}));
+      ->check(CLI::IsMember({"plain", "closed", "fast", "best", "paper"}));
   app.add_option("--budget", s.budget, "Extra bytes as a share of the plain 4-bit file")
       ->type_name("SHARE");
   app.add_option("--bits", s.options.bits,

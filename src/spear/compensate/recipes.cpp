@@ -12,7 +12,8 @@
 namespace spear {
 namespace {
 
-constexpr std::array<std::string_view, 4> kRecipeNames = {"closed", "fast", "best", "paper"};
+constexpr std::array<std::string_view, 5> kRecipeNames = {"closed", "fast", "best", "paper",
+                                                          "plain"};
 constexpr std::array<std::string_view, 3> kStartNames = {"closed-form", "random-zero",
                                                          "random-small"};
 
@@ -107,6 +108,11 @@ void plan_closed(const RecipeOptions&, RecipePlan& plan) {
   plan.real_sequences = plan.covariance_real = 160;
 }
 
+void plan_plain(const RecipeOptions& options, RecipePlan& plan) {
+  plan_closed(options, plan);
+  plan.refit_scales = false;
+}
+
 void plan_fast(const RecipeOptions& options, RecipePlan& plan) {
   plan_closed(options, plan);
   plan.real_sequences = 720;
@@ -153,8 +159,9 @@ void choose_grid(const RecipeOptions& options, RecipePlan& plan) {
       options.recipe == Recipe::kPaper ? QuantizeMethod::kRtn : QuantizeMethod::kGptq;
   plan.quantize.rotate = options.recipe != Recipe::kPaper;
   plan.quantize.clip = options.recipe != Recipe::kPaper;  // on SmolLM2 KL .190 becomes .120
-  // Real zero points cost half a byte a row and are worth it.
-  if (options.recipe != Recipe::kPaper && plan.quantize.group == 0)
+  // Real zero points cost half a byte a row and are worth it once scales are fitted to them.
+  if (options.recipe != Recipe::kPaper && options.recipe != Recipe::kPlain &&
+      plan.quantize.group == 0)
     plan.quantize.zero_kind = ZeroKind::kU8;
 }
 
@@ -205,7 +212,7 @@ Result<Recipe> recipe_from_name(std::string_view name) {
   for (size_t i = 0; i < kRecipeNames.size(); ++i)
     if (name == kRecipeNames[i]) return static_cast<Recipe>(i);
   return fail(ErrorCode::kUsage,
-              fmt::format("--recipe {}: expected closed, fast, best or paper", name));
+              fmt::format("--recipe {}: expected plain, closed, fast, best or paper", name));
 }
 
 double stored_bits(const ModelConfig& config, size_t linear_bytes) {
@@ -230,6 +237,9 @@ Result<RecipePlan> plan_recipe(const RecipeOptions& options, const ModelConfig& 
     case Recipe::kPaper:
       plan_paper(options, plan);
       break;
+    case Recipe::kPlain:
+      plan_plain(options, plan);
+      break;
   }
   choose_grid(options, plan);
   if (options.bits > 0 && !options.keep_grid)
@@ -245,6 +255,7 @@ Result<RecipePlan> plan_recipe(const RecipeOptions& options, const ModelConfig& 
   plan.covariance_real = std::min(plan.covariance_real, plan.real_sequences);
   plan.row_bias = options.row_bias.value_or(false);
   if (options.gate.has_value()) plan.gate_per_rank = *options.gate ? 4 : 0;
+  if (options.recipe == Recipe::kPlain) return plan;
   auto bytes = extra_bytes(options, config, plan);
   if (!bytes) return tl::unexpected(bytes.error());
   plan.extra_bytes = *bytes;

@@ -21,6 +21,7 @@ enum class Recipe : uint8_t {
   kFast,    // and a short training of everything that is stored
   kBest,    // and a long one
   kPaper,   // RTN, modules by damage, random factors, static then gate at constant rates
+  kPlain,   // the quantized model alone: nothing refitted, no compensators
 };
 std::string_view name_of(Recipe recipe);
 Result<Recipe> recipe_from_name(std::string_view name);

@@ -59,8 +59,9 @@ Dropped drop_useless(StudentModel& student, ReversePass& pass, std::span<const f
   const auto kl = [&] {
     return mean_kl(pass, values, data, sequences, options.micro_tokens, options.temperature);
   };
-  const double limit = allowed * kl();
   Dropped dropped;
+  dropped.kl = kl();
+  const double limit = allowed * dropped.kl;
   for (int64_t index = 0; index < student.module_count(); ++index) {
     StudentLinear& linear = student.linear(index);
     if (linear.rank == 0 || !linear.compensate || damage[static_cast<size_t>(index)] > 0) continue;
@@ -72,7 +73,9 @@ Dropped drop_useless(StudentModel& student, ReversePass& pass, std::span<const f
   });
   // Halves what is dropped until the KL is not raised: a few measurements instead of one for each
   // module.
-  while (!dropped.modules.empty() && kl() > limit) {
+  while (!dropped.modules.empty()) {
+    dropped.kl = kl();
+    if (dropped.kl <= limit) break;
     const size_t kept = dropped.modules.size() / 2;
     for (size_t i = kept; i < dropped.modules.size(); ++i)
       student.linear(dropped.modules[i]).compensate = true;

@@ -24,10 +24,11 @@ std::vector<double> removal_damage(StudentModel& student, ReversePass& pass,
 struct Dropped {
   std::vector<int64_t> modules;  // by ModuleId::index()
   size_t bytes = 0;              // stored bytes they give back
+  double kl = 0;                 // of `sequences` without them
 };
 // Switches off every compensator whose removal does not raise the KL. Damages are measured one by
-// one, so the KL without all of these is measured too: while it is above `allowed` times that with
-// all, the worse half of them returns.
+// one and perhaps on fewer sequences, so the KL of `sequences` without all of these is measured
+// too: while it is above `allowed` times that with all, the worse half of them returns.
 Dropped drop_useless(StudentModel& student, ReversePass& pass, std::span<const float> values,
                      const TrainingData& data, std::span<const int64_t> sequences,
                      std::span<const double> damage, const TrainerOptions& options,

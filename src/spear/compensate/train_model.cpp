@@ -46,6 +46,8 @@ class Training {
     TrainStage again = plan_.stages.back();
     again.name = "retune";
     again.options.steps = plan_.retune_steps;
+    // What was trained is near its place: full rates would first throw it out again.
+    again.options.rates = again.options.rates.times(0.25f);
     again.options.adamw.warmup = std::min<int64_t>(5, plan_.retune_steps / 4);
     const StudentModel second = make_student(model_, {.row_bias = plan_.row_bias}, larger);
     const std::vector<float> values = run_stage(second, again);
@@ -88,20 +90,18 @@ class Training {
   std::vector<double> drop(StudentModel& student) {
     const TrainerOptions& options = plan_.stages.back().options;
     const auto pass = make_pass(student, options);
-    std::vector<int64_t> held_out = split_held_out(context_.tokens.count, options).held_out;
-    if (static_cast<int64_t>(held_out.size()) > plan_.removal_sequences)
-      held_out.resize(static_cast<size_t>(plan_.removal_sequences));
+    // One by one on a few sequences, which is a noisy choice; all of them together must then hold
+    // on every held-out sequence.
+    const std::vector<int64_t> held_out = split_held_out(context_.tokens.count, options).held_out;
+    const size_t few = std::min(held_out.size(), static_cast<size_t>(plan_.removal_sequences));
     const std::vector<double> worth =
-        removal_damage(student, *pass, student.start, data_, held_out, options.micro_tokens,
-                       options.temperature, progress_);
+        removal_damage(student, *pass, student.start, data_, {held_out.data(), few},
+                       options.micro_tokens, options.temperature, progress_);
     const Dropped dropped =
         drop_useless(student, *pass, student.start, data_, held_out, worth, options);
     report_.dropped = static_cast<int64_t>(dropped.modules.size());
     report_.freed_bytes = dropped.bytes;
-    if (report_.dropped > 0)
-      kl_after_drop_ = mean_kl(*pass, student.start, data_,
-                               split_held_out(context_.tokens.count, options).held_out,
-                               options.micro_tokens, options.temperature);
+    kl_after_drop_ = dropped.kl;
     return worth;
   }
 

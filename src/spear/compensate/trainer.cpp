@@ -46,6 +46,11 @@ KindSet LearningRates::kinds() const {
   return set;
 }
 
+LearningRates LearningRates::times(float factor) const {
+  return {scale * factor,   zero * factor, bias * factor,
+          factors * factor, gate * factor, norm * factor};
+}
+
 std::string to_json_text(const TrainerOptions& options) {
   const LearningRates& r = options.rates;
   const AdamWOptions& a = options.adamw;

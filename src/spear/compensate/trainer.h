@@ -27,6 +27,7 @@ struct LearningRates {
   float scale = 0, zero = 0, bias = 0, factors = 0, gate = 0, norm = 0;
   [[nodiscard]] float of(ParameterKind kind) const;
   [[nodiscard]] KindSet kinds() const;
+  [[nodiscard]] LearningRates times(float factor) const;
 };
 
 struct TrainerOptions {
