@@ -188,8 +188,14 @@ TEST_F(GpuBackendTest, KlAndItsGradient) {
       std::vector<int32_t> argmax(3, -1);
       const DeviceBuffer gt = put(teacher), gs = put(student), gk = put(kl), gl = put(log_sum),
                          ga = put(argmax);
-      ref::log_sum_exp({m, vocab, student.data(), log_sum.data(), argmax.data()});
-      gpu_->log_sum_exp({m, vocab, gs.as<float>(), gl.as<float>(), ga.as<int32_t>()});
+      const std::vector<int32_t> targets = {0, 1, static_cast<int32_t>(vocab - 1)};
+      Values logits(3, kNan);
+      const DeviceBuffer gi = put(targets), gx = put(logits);
+      ref::log_sum_exp(
+          {m, vocab, student.data(), log_sum.data(), argmax.data(), targets.data(), logits.data()});
+      gpu_->log_sum_exp({m, vocab, gs.as<float>(), gl.as<float>(), ga.as<int32_t>(),
+                         gi.as<int32_t>(), gx.as<float>()});
+      EXPECT_EQ(get(gx), logits);
       EXPECT_TRUE(test::all_close(get(gl), log_sum, {.relative = 1e-5}));
       std::vector<int32_t> found(3);
       gpu_->download(found.data(), ga.as<int32_t>(), 12);

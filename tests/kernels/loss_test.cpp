@@ -38,16 +38,29 @@ Row softmax(const float* x, int64_t count, double temperature) {
   return row;
 }
 
+// Targets of m rows: the last tokens, backwards.
+std::vector<int32_t> last_tokens(int64_t m, int64_t vocab) {
+  std::vector<int32_t> ids;
+  for (int64_t i = 0; i < m; ++i) ids.push_back(static_cast<int32_t>(vocab - 1 - i % vocab));
+  return ids;
+}
+
 void check_log_sum_exp(int64_t m, int64_t vocab, Rng& rng, ThreadPool& pool,
                        const cpu::SimdLoops& loops) {
+  ASSERT_GT(m, 0);
   auto x = test::normal_values(m * vocab, rng, 6);
   if (vocab > 1) x[0] = -std::numeric_limits<float>::infinity();
   test::GuardedBuffer<float> sums(m);
   test::GuardedBuffer<int32_t> best(m);
+  test::GuardedBuffer<float> hit(m);
+  const std::vector<int32_t> targets = last_tokens(m, vocab);
   std::vector<float> want(static_cast<size_t>(m));
   std::vector<int32_t> want_best(static_cast<size_t>(m));
-  cpu::log_sum_exp({m, vocab, x.data(), sums.data(), best.data()}, pool, loops);
-  ref::log_sum_exp({m, vocab, x.data(), want.data(), want_best.data()});
+  std::vector<float> want_hit(static_cast<size_t>(m));
+  cpu::log_sum_exp({m, vocab, x.data(), sums.data(), best.data(), targets.data(), hit.data()}, pool,
+                   loops);
+  ref::log_sum_exp(
+      {m, vocab, x.data(), want.data(), want_best.data(), targets.data(), want_hit.data()});
   if (vocab > 1) x[0] = -1e4f;  // as good as minus infinity, and finite in the bound
   std::vector<double> bounds;
   for (int64_t i = 0; i < m; ++i) {
@@ -56,7 +69,8 @@ void check_log_sum_exp(int64_t m, int64_t vocab, Rng& rng, ThreadPool& pool,
   }
   EXPECT_TRUE(test::all_within(sums.span(), want, bounds)) << vocab;
   EXPECT_EQ(best.values(), want_best) << vocab;
-  EXPECT_TRUE(sums.intact() && best.intact());
+  EXPECT_EQ(hit.values(), want_hit) << vocab;
+  EXPECT_TRUE(sums.intact() && best.intact() && hit.intact());
 }
 
 TEST(LogSumExp, AgreesWithThePlainTwin) {

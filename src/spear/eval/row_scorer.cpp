@@ -32,6 +32,8 @@ RowScorer::RowScorer(Decoder& decoder)
       backend.allocate(rows * static_cast<size_t>(decoder.config().vocab_size) * sizeof(float));
   log_sums_ = backend.allocate(rows * sizeof(float));
   best_ = backend.allocate(rows * sizeof(int32_t));
+  targets_ = backend.allocate(rows * sizeof(int32_t));
+  target_logits_ = backend.allocate(rows * sizeof(float));
   kl_ = backend.allocate(rows * sizeof(float));
 }
 
@@ -56,22 +58,22 @@ void RowScorer::score_chunk(const float* hidden, std::span<const int32_t> target
   const int64_t vocab = decoder_->config().vocab_size;
   const auto rows = static_cast<int64_t>(targets.size());
   auto* logits = logits_.as<float>();
+  for (const int32_t target : targets) expects(target >= 0 && target < vocab);
+  backend.upload(targets_.as<int32_t>(), targets.data(), targets.size_bytes());
+  host_logits_.resize(targets.size());
   decoder_->logits(hidden, rows, logits);
   backend.log_sum_exp({.m = rows,
                        .vocab = vocab,
                        .logits = logits,
                        .log_sum = log_sums_.as<float>(),
-                       .argmax = best_.as<int32_t>()});
+                       .argmax = best_.as<int32_t>(),
+                       .targets = targets_.as<int32_t>(),
+                       .target_logits = target_logits_.as<float>()});
   download(backend, output.best, best_);
   if (!output.nll.empty()) {
     download(backend, output.nll, log_sums_);
-    for (size_t row = 0; row < targets.size(); ++row) {
-      expects(targets[row] >= 0 && targets[row] < vocab);
-      float logit = 0;
-      backend.download(&logit, logits + static_cast<int64_t>(row) * vocab + targets[row],
-                       sizeof logit);
-      output.nll[row] -= logit;
-    }
+    download(backend, std::span(host_logits_), target_logits_);
+    for (size_t row = 0; row < targets.size(); ++row) output.nll[row] -= host_logits_[row];
   }
   if (teacher.decoder == nullptr || output.kl.empty()) return;
   expects(teacher.decoder->config().vocab_size == vocab);

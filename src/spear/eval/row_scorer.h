@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "spear/backend/backend.h"
 #include "spear/model/decoder.h"
@@ -39,6 +40,8 @@ class RowScorer {
   int64_t chunk_rows_;
   DeviceBuffer logits_, teacher_logits_;  // [chunk_rows, vocab]
   DeviceBuffer log_sums_, best_, kl_;     // [chunk_rows]
+  DeviceBuffer targets_, target_logits_;  // [chunk_rows]
+  std::vector<float> host_logits_;
 };
 
 }  // namespace spear

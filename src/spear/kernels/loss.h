@@ -9,12 +9,14 @@ namespace spear {
 
 class ThreadPool;
 
-// Per row: log-sum-exp and the argmax (lowest index wins).
+// Per row: log-sum-exp, the argmax (lowest index wins) and the logit of a target.
 struct LogSumExpArgs {
   int64_t m = 0, vocab = 0;
-  const float* logits = nullptr;  // [m, vocab]
-  float* log_sum = nullptr;       // [m] or null
-  int32_t* argmax = nullptr;      // [m] or null
+  const float* logits = nullptr;     // [m, vocab]
+  float* log_sum = nullptr;          // [m] or null
+  int32_t* argmax = nullptr;         // [m] or null
+  const int32_t* targets = nullptr;  // [m], below vocab, or null
+  float* target_logits = nullptr;    // [m]; with targets
 };
 
 // Per row: KL(softmax(teacher / T) || softmax(student / T)) in nats.

@@ -6,12 +6,13 @@
 //   16 lanes take one key at a time and keep a running maximum, sum and output of their own.
 //
 // The row's own key and value need not go through memory: the first block takes them from shared
-// memory, after writing them to the cache. Older ones are fetched to L2 before the predecessor ends:
-// nobody writes them in this step.
-#include <cooperative_groups.h>
+// memory, after writing them to the cache. Older ones are fetched to L2 before the predecessor
+// ends: nobody writes them in this step.
+#include <algorithm>
+
 #include <cuda_fp16.h>
 
-#include <algorithm>
+#include <cooperative_groups.h>
 
 #include "spear/kernels/gpu/decode_step.h"
 #include "spear/kernels/gpu/dispatch.h"
@@ -209,7 +210,7 @@ __global__ void __launch_bounds__(kThreads)
   if (split == 0 && warp == 0)
     take(load_piece<kDim>(own_key, lane % 16), load_piece<kDim>(own_value, lane % 16), lane < 16);
 
-  // Teams of a warp, warps of the block, blocks of the cluster.
+    // Teams of a warp, warps of the block, blocks of the cluster.
 #pragma unroll
   for (int g = 0; g < kGroup; ++g) {
     const float other = __shfl_xor_sync(kFullWarp, maximum[g], 16);
@@ -283,7 +284,8 @@ __global__ void __launch_bounds__(kThreads)
   }
   if (a_in_shared) copy_wait<0>();
   __syncthreads();
-  auto* y = reinterpret_cast<half*>(a.y) + (static_cast<int64_t>(row) * a.heads + head * kGroup) * kDim;
+  auto* y =
+      reinterpret_cast<half*>(a.y) + (static_cast<int64_t>(row) * a.heads + head * kGroup) * kDim;
   const float* result = &outputs[0][0][0];
   for (int e = tid; e < count; e += kThreads)
     y[e] = __float2half_rn(fminf(fmaxf(result[e], -65504.0f), 65504.0f));
@@ -308,7 +310,8 @@ void decode_attention(const DecodeAttentionArgs& args, int32_t multiprocessors, 
   check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
   unsigned splits = 1;
   if (major >= 9)
-    while (splits < 8 && static_cast<int>(splits) * 2 * args.m * args.kv_heads <= 2 * multiprocessors)
+    while (splits < 8 &&
+           static_cast<int>(splits) * 2 * args.m * args.kv_heads <= 2 * multiprocessors)
       splits *= 2;
   const int group = args.heads / args.kv_heads;
   const int bytes = group * args.head_dim * args.next.width;

@@ -39,13 +39,13 @@ struct DecodeAttentionArgs {
   int32_t m = 0, heads = 0, kv_heads = 0, head_dim = 0;
   StepTables tables;
   const float2* angles = nullptr;
-  const float* qkv = nullptr;  // [m, (heads + 2 kv_heads) head_dim], before RoPE
+  const float* qkv = nullptr;     // [m, (heads + 2 kv_heads) head_dim], before RoPE
   const float* q_norm = nullptr;  // [head_dim] or null
   const float* k_norm = nullptr;
   float eps = 0;
-  KvLayerView cache;           // the row's own keys and values are appended
-  uint16_t* y = nullptr;       // f16 [m, heads, head_dim]
-  LowRankOutput next;          // one part a KV head
+  KvLayerView cache;      // the row's own keys and values are appended
+  uint16_t* y = nullptr;  // f16 [m, heads, head_dim]
+  LowRankOutput next;     // one part a KV head
 };
 // Whether an instance exists: head_dim 64 or 128, at most 8 query heads a KV head.
 bool decode_attention_supports(int32_t heads, int32_t kv_heads, int32_t head_dim);

@@ -21,8 +21,8 @@ struct LaunchShape {
 };
 
 template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), const LaunchShape& shape,
-            std::source_location at, const Arguments&... arguments) {
+void launch(void (*kernel)(Parameters...), const LaunchShape& shape, std::source_location at,
+            const Arguments&... arguments) {
   // Kernels of a chain ask for the same split of L1 and shared memory, or an SM drains in between.
   check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                              cudaFuncAttributePreferredSharedMemoryCarveout,

@@ -28,6 +28,8 @@ __global__ void log_sum_exp_kernel(const LogSumExpArgs a) {
   const float* row = a.logits + static_cast<int64_t>(blockIdx.x) * a.vocab;
   const float log_sum = row_log_sum(row, a.vocab, 1.0f, slots);
   if (a.log_sum != nullptr && threadIdx.x == 0) a.log_sum[blockIdx.x] = log_sum;
+  if (a.targets != nullptr && threadIdx.x == 0)
+    a.target_logits[blockIdx.x] = row[a.targets[blockIdx.x]];
   if (a.argmax == nullptr) return;
   float top = -INFINITY;
   for (int64_t v = threadIdx.x; v < a.vocab; v += blockDim.x) top = fmaxf(top, row[v]);

@@ -60,8 +60,7 @@ PackedShape shape_for(std::span<const QuantizedView> parts) {
     const bool per_channel = w.groups() == 1;
     if (w.bits > 4 || (!per_channel && w.group % 64 != 0)) four = false;
     if (w.bits > 8 || !per_channel) eight = false;
-    if (!per_channel)
-      shape.group = w.group % 128 == 0 && shape.group != 64 ? 128 : 64;
+    if (!per_channel) shape.group = w.group % 128 == 0 && shape.group != 64 ? 128 : 64;
   }
   shape.bits = four ? 4 : eight ? 8 : 16;
   if (shape.bits != 4) shape.group = 0;
@@ -89,8 +88,8 @@ uint16_t half_at(const uint8_t* at) {
 void pack_row(const QuantizedView& w, int32_t from, int32_t row, PackedMatrix& m) {
   const PackedShape& s = m.shape;
   const size_t unit_bytes = static_cast<size_t>(s.unit_bytes());
-  uint8_t* tile = m.units.data() +
-                  static_cast<size_t>(row / kTileRows) * static_cast<size_t>(s.units()) * unit_bytes;
+  uint8_t* tile = m.units.data() + static_cast<size_t>(row / kTileRows) *
+                                       static_cast<size_t>(s.units()) * unit_bytes;
   const uint8_t* codes = w.codes + static_cast<size_t>(from) * w.row_bytes();
   std::vector<float> values;
   if (s.bits == 16) {
@@ -216,8 +215,8 @@ bool pack_compensators(std::span<const CompensatorView> parts, std::span<const Q
       for (int32_t j = 0; j < k; ++j)
         packed.a[static_cast<size_t>(j) * width + at] = factor_code(ec, ec.a, r, j, k);
       for (int32_t i = 0; i < of[p].n; ++i) {
-        const int32_t row = order == RowOrder::kStacked ? module.first_row + i
-                                                        : 2 * i + module.first_row;
+        const int32_t row =
+            order == RowOrder::kStacked ? module.first_row + i : 2 * i + module.first_row;
         packed.b[static_cast<size_t>(row) * static_cast<size_t>(packed.b_stride) +
                  static_cast<size_t>(r)] = factor_code(ec, ec.b, r, i, of[p].n);
       }

@@ -65,15 +65,15 @@ struct PackedModule {
   int32_t gate = 0;  // first entry in `gate`: w1, b1, w2, b2
 };
 struct PackedCompensators {
-  int32_t width = 0;      // 0: none; else a power of two from 8 to 512
-  int32_t b_stride = 0;   // bytes a row of b: the widest rank, rounded up to 4
+  int32_t width = 0;     // 0: none; else a power of two from 8 to 512
+  int32_t b_stride = 0;  // bytes a row of b: the widest rank, rounded up to 4
   RowOrder order = RowOrder::kStacked;
   std::vector<PackedModule> modules;
-  std::vector<int8_t> a;         // [k, width]: column-wise, for the kernel that makes x
-  std::vector<int8_t> b;         // [n, b_stride]: of the row's own module
-  std::vector<float> a_scales;   // [width]
-  std::vector<float> b_scales;   // [width]
-  std::vector<uint16_t> gate;    // f16, all modules
+  std::vector<int8_t> a;        // [k, width]: column-wise, for the kernel that makes x
+  std::vector<int8_t> b;        // [n, b_stride]: of the row's own module
+  std::vector<float> a_scales;  // [width]
+  std::vector<float> b_scales;  // [width]
+  std::vector<uint16_t> gate;   // f16, all modules
 };
 
 // Factors of 4 and 8 bits. False where a module's factors are f16 or the ranks sum to more than

@@ -36,7 +36,7 @@ namespace {
 
 constexpr int kThreads = 512;
 constexpr int kWarps = kThreads / 32;
-constexpr int kDepth = 4;  // items in a warp's ring
+constexpr int kDepth = 4;             // items in a warp's ring
 constexpr float kNormScale = 0.125f;  // of un-normalized activations, to stay within f16
 
 // Where things stand in shared memory, in bytes.
@@ -62,7 +62,7 @@ struct Unit;
 template <>
 struct Unit<4> {
   static constexpr int kInputs = 128;
-  static constexpr int kWords = 4;  // 16-byte pieces of x a lane reads for it
+  static constexpr int kWords = 4;             // 16-byte pieces of x a lane reads for it
   static constexpr float kScale = 4194304.0f;  // 2^22
   __device__ static int piece(int i, int t) { return i / 2 * 128 + t * 32 + i % 2 * 16; }
   __device__ static void half(uint32_t q, const uint4& x, float (&c)[4]) {
@@ -126,7 +126,9 @@ struct Unit<16> {
 struct Items {
   int units, full_pairs, single, count;
   __device__ Items(int tiles, int units_)
-      : units(units_), full_pairs(tiles / 2), single(tiles % 2),
+      : units(units_),
+        full_pairs(tiles / 2),
+        single(tiles % 2),
         count((full_pairs + single) * units_) {}
   // The first item of warp `w` of `warps`: equal bytes, not equal items.
   __device__ int begin(int w, int warps) const {
@@ -168,9 +170,8 @@ struct WarpStream {
     if constexpr (kGroup == 0) {
       U::all(w, x, acc);
     } else {
-      const auto add = [&](float (&c)[4], int group, float sum) {
-        const uint2 pairs =
-            *reinterpret_cast<const uint2*>(at + 512 + group * 32 + lane % 4 * 8);
+      const auto add = [&](float(&c)[4], int group, float sum) {
+        const uint2 pairs = *reinterpret_cast<const uint2*>(at + 512 + group * 32 + lane % 4 * 8);
         const float2 first = __half22float2(half2_of(pairs.x));
         const float2 other = __half22float2(half2_of(pairs.y));
         acc[0] += first.x * (c[0] * U::kScale - first.y * sum);
@@ -272,8 +273,7 @@ __device__ void stage_token(const RowsParams& p, unsigned char* shared, int toke
 __device__ void stage_low_rank(const RowsParams& p, unsigned char* shared, int token) {
   const int width = p.a.ec.width;
   const int tid = static_cast<int>(threadIdx.x);
-  const float* from =
-      p.a.u.partials + static_cast<int64_t>(token) * p.a.u.parts * width;
+  const float* from = p.a.u.partials + static_cast<int64_t>(token) * p.a.u.parts * width;
   float sum = 0;
   const int count = p.a.u.parts * width;
 #pragma unroll 4
@@ -445,8 +445,7 @@ __global__ void __launch_bounds__(kThreads, 2) rows_kernel(const __grid_constant
       uint4 xs[U::kWords];
 #pragma unroll
       for (int i = 0; i < U::kWords; ++i)
-        xs[i] = *reinterpret_cast<const uint4*>(x + unit * U::kInputs * 2 +
-                                                U::piece(i, lane % 4));
+        xs[i] = *reinterpret_cast<const uint4*>(x + unit * U::kInputs * 2 + U::piece(i, lane % 4));
       const unsigned char* at = stream.ring + slot * p.at.slot;
       const float* block_sums = sums + unit * (U::kInputs / 64);
       stream.unit(at, xs, block_sums, acc[0]);
@@ -518,8 +517,9 @@ __global__ void __launch_bounds__(kThreads, 2) rows_kernel(const __grid_constant
     if (a.output == RowsOutput::kSilu) {
       value = silu(finished(2 * o, token, rms)) * finished(2 * o + 1, token, rms);
       const float stored = fminf(fmaxf(value / kSiluScale, -65504.0f), 65504.0f);
-      reinterpret_cast<half*>(a.half_y)[static_cast<int64_t>(token) * (a.w.n / 2) + first_output +
-                                        o] = __float2half_rn(stored);
+      reinterpret_cast<half*>(
+          a.half_y)[static_cast<int64_t>(token) * (a.w.n / 2) + first_output + o] =
+          __float2half_rn(stored);
     } else {
       float* y = a.y + static_cast<int64_t>(token) * a.w.n + row0 + o;
       value = finished(o, token, rms);
@@ -535,8 +535,7 @@ __global__ void __launch_bounds__(kThreads, 2) rows_kernel(const __grid_constant
           out + token * outputs, outputs, reinterpret_cast<const int8_t*>(shared + p.at.a),
           a.next.weight == nullptr ? nullptr : a.next.weight + first_output, a.next.width,
           reinterpret_cast<float*>(shared + p.at.share),
-          a.next.partials +
-              (static_cast<int64_t>(token) * gridDim.x + blockIdx.x) * a.next.width);
+          a.next.partials + (static_cast<int64_t>(token) * gridDim.x + blockIdx.x) * a.next.width);
   }
 }
 

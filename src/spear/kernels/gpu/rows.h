@@ -36,10 +36,10 @@ struct DeviceCompensators {
   int32_t b_stride = 0, modules = 0;
   bool interleaved = false;
   DeviceModule module[3];
-  const int8_t* b = nullptr;          // [n, b_stride]
-  const float* a_scales = nullptr;    // [width]
-  const float* b_scales = nullptr;    // [width]
-  const uint16_t* gate = nullptr;     // f16 [gate_halves]
+  const int8_t* b = nullptr;        // [n, b_stride]
+  const float* a_scales = nullptr;  // [width]
+  const float* b_scales = nullptr;  // [width]
+  const uint16_t* gate = nullptr;   // f16 [gate_halves]
   int32_t gate_halves = 0;
 };
 
@@ -52,10 +52,10 @@ struct LowRankInput {
 // What the maker of x owes the next product: partials[token, block, :] = Σ over the block's
 // outputs i of weight[i] · out[token, i] · a[i, :].
 struct LowRankOutput {
-  int32_t width = 0;                // 0: nothing is owed
-  const int8_t* a = nullptr;        // [outputs, width]
-  const float* weight = nullptr;    // [outputs] of a norm in between, or null: ones
-  float* partials = nullptr;        // [m, blocks, width]
+  int32_t width = 0;              // 0: nothing is owed
+  const int8_t* a = nullptr;      // [outputs, width]
+  const float* weight = nullptr;  // [outputs] of a norm in between, or null: ones
+  float* partials = nullptr;      // [m, blocks, width]
 };
 
 enum class RowsInput : int32_t {

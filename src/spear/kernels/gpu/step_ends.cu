@@ -55,9 +55,9 @@ __global__ void __launch_bounds__(kBlock) begin_kernel(const __grid_constant__ B
   for (int j = static_cast<int>(threadIdx.x); j < half; j += kBlock) {
     double sine = 0;
     double cosine = 0;
-    sincos(static_cast<double>(a.tables.contexts[row]) *
-               static_cast<double>(a.inverse_frequencies[j]),
-           &sine, &cosine);
+    sincos(
+        static_cast<double>(a.tables.contexts[row]) * static_cast<double>(a.inverse_frequencies[j]),
+        &sine, &cosine);
     a.angles[row * half + j] = make_float2(static_cast<float>(cosine), static_cast<float>(sine));
   }
   if (a.next.width > 0)

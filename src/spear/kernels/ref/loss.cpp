@@ -22,6 +22,7 @@ void log_sum_exp(const LogSumExpArgs& a) {
     if (a.log_sum != nullptr) a.log_sum[i] = static_cast<float>(log_sum(x, a.vocab, 1.0));
     if (a.argmax != nullptr)
       a.argmax[i] = static_cast<int32_t>(std::max_element(x, x + a.vocab) - x);
+    if (a.targets != nullptr) a.target_logits[i] = x[a.targets[i]];
   }
 }
 

@@ -50,6 +50,7 @@ static void log_sum_exp_rows(const LogSumExpArgs& a, int64_t begin, int64_t end)
     if (a.argmax != nullptr) {
       a.argmax[i] = first_of(x, a.vocab, highest);
     }
+    if (a.targets != nullptr) a.target_logits[i] = x[a.targets[i]];
     if (a.log_sum != nullptr)
       a.log_sum[i] = static_cast<float>(static_cast<double>(highest) +
                                         __builtin_log(sum_of_exponentials(x, a.vocab, highest)));
