@@ -22,13 +22,14 @@ template <class T>
 class GuardedBuffer {
  public:
   static constexpr size_t kGuard = 256;  // bytes on each side
+  static constexpr int64_t kMostElements = int64_t{1} << 40;
 
   // `misalign` elements are skipped, so that the data does not start on a 64-byte boundary.
   explicit GuardedBuffer(int64_t count, int64_t misalign = 0)
-      : count_(static_cast<size_t>(count)),
+      : count_(checked(count)),
         offset_(kGuard + static_cast<size_t>(misalign) * sizeof(T)),
         memory_(offset_ + count_ * sizeof(T) + kGuard) {
-    expects(count >= 0 && misalign >= 0);
+    expects(misalign >= 0);
     std::memset(memory_.data(), kGuardByte, memory_.bytes());
     std::memset(data(), 0xff, count_ * sizeof(T));  // all ones: a NaN for every float type
   }
@@ -55,6 +56,11 @@ class GuardedBuffer {
   }
 
  private:
+  static size_t checked(int64_t count) {
+    expects(count >= 0 && count <= kMostElements);
+    return static_cast<size_t>(count);
+  }
+
   static constexpr unsigned char kGuardByte = 0xa5;
   size_t count_;
   size_t offset_;
