@@ -10,6 +10,8 @@
 
 #include <gtest/gtest.h>
 
+#include "spear/base/thread_team.h"
+
 namespace spear {
 namespace {
 
@@ -117,6 +119,37 @@ TEST(ThreadPool, DefaultsToTheUsableProcessors) {
   EXPECT_LE(usable_processors(), static_cast<int>(std::thread::hardware_concurrency()));
   EXPECT_EQ(ThreadPool(0).size(), usable_processors());
   EXPECT_EQ(ThreadPool(-3).size(), usable_processors());
+}
+
+TEST(ThreadPool, ATeamRunsOnceOnEachThreadAndMayWaitForItself) {
+  for (const int threads : {1, 2, 3, 5}) {
+    ThreadPool pool(threads);
+    for (int round = 0; round < 20; ++round) {
+      TeamBarrier barrier(threads);
+      TeamSignals signals(threads);
+      std::vector<int> values(static_cast<size_t>(threads), 0);
+      std::vector<int> sums(static_cast<size_t>(threads), 0);
+      pool.run_team([&](int index, int size) {
+        const auto own = static_cast<size_t>(index);
+        for (int step = 1; step <= 30; ++step) {
+          values[own] = step * (index + 1);
+          if (step % 2 == 0)
+            barrier.wait();
+          else
+            signals.raise(index, static_cast<uint64_t>(step)), signals.wait_for_all(step);
+          int sum = 0;
+          for (const int value : values) sum += value;
+          sums[own] = sum;
+          EXPECT_EQ(sum, step * size * (size + 1) / 2);
+          barrier.wait();
+        }
+      });
+      for (const int sum : sums) EXPECT_EQ(sum, 30 * threads * (threads + 1) / 2);
+      std::atomic<int64_t> total{0};  // loops and teams take turns
+      pool.parallel_for(100, 1, [&](int64_t begin, int64_t end) { total += end - begin; });
+      EXPECT_EQ(total, 100);
+    }
+  }
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "spear/kernels/ref/quantized_view.h"
 
 #include "kernels/each_isa.h"
+#include "kernels/gate_bounds.h"
 #include "kernels/quantized_case.h"
 #include "support/closeness.h"
 #include "support/guarded_buffer.h"
@@ -23,42 +24,6 @@ struct Way {
   double input = 0;    // BF16: 2 · 2⁻⁸ + 2⁻¹⁶
   bool apart = false;  // codes and zero points are summed apart, and cancel
 };
-
-struct Gated {
-  std::vector<double> value, error;
-};
-
-Gated gate(const CompensatorView& ec, const std::vector<double>& u,
-           const std::vector<double>& u_error) {
-  if (ec.gate_hidden == 0) return {u, u_error};
-  std::vector<double> h, h_error;
-  for (int64_t i = 0; i < ec.gate_hidden; ++i) {
-    double sum = float_from_f16(ec.b1[i]), size = std::abs(sum), error = 0;
-    for (int64_t r = 0; r < ec.rank; ++r) {
-      const double w = float_from_f16(ec.w1[i * ec.rank + r]);
-      sum += w * u[r];
-      size += std::abs(w * u[r]);
-      error += std::abs(w) * u_error[r];
-    }
-    h.push_back(std::max(sum, 0.0));
-    h_error.push_back(error + test::gamma(ec.rank + 1, kU) * (size + error));
-  }
-  Gated out;
-  for (int64_t r = 0; r < ec.rank; ++r) {
-    double sum = float_from_f16(ec.b2[r]), size = std::abs(sum), error = 0;
-    for (int64_t i = 0; i < ec.gate_hidden; ++i) {
-      const double w = float_from_f16(ec.w2[r * ec.gate_hidden + i]);
-      sum += w * h[i];
-      size += std::abs(w * h[i]);
-      error += std::abs(w) * h_error[i];
-    }
-    error += test::gamma(ec.gate_hidden + 1, kU) * (size + error);
-    out.value.push_back((1 + std::tanh(sum)) * u[r]);
-    // tanh has slope at most 1; its own rounding, a sum's and a product's.
-    out.error.push_back(2 * u_error[r] + (std::abs(u[r]) + u_error[r]) * (error + 5 * kU));
-  }
-  return out;
-}
 
 std::vector<double> bounds_of(const W4LinearArgs& a, const Way& way) {
   std::vector<double> bounds;
@@ -81,7 +46,7 @@ std::vector<double> bounds_of(const W4LinearArgs& a, const Way& way) {
       u.push_back(sum);
       u_error.push_back(summed * size);
     }
-    const Gated g = gate(a.ec, u, u_error);
+    const test::Gated g = test::gate_with_bounds(a.ec, u, u_error);
     for (int64_t row = 0; row < a.w.n; ++row) {
       double size = 0;
       for (int64_t j = 0; j < k; ++j) {

@@ -63,7 +63,8 @@ class Chat {
         machine_(make_machine(settings.machine, context)),
         model_(open_model(settings.model, context.environment, settings.machine.dtype(),
                           *machine_.pool, context.progress)),
-        decoder_(model_.decoder(*machine_.backend, settings.machine.arithmetic())),
+        decoder_(model_.decoder(*machine_.backend, settings.machine.arithmetic(),
+                                settings.machine.decoder_path())),
         session_(model_, decoder_, settings.options) {
     if (!session_.has_template())
       log(LogLevel::kWarning,
@@ -217,7 +218,8 @@ void declare_options(CLI::App& app, ChatSettings& s) {
   app.add_option("--context", s.options.context,
                  "Tokens of conversation to keep, at most the model's own limit")
       ->type_name("N");
-  add_machine_options(app, s.machine);
+  s.machine.path = "engine";
+  add_machine_options(app, s.machine, Paths::kAll);
 }
 
 }  // namespace

@@ -35,6 +35,7 @@ EvalOptions eval_options(const EvalSettings& settings, const CommandContext& con
       settings.data.empty() ? context.environment.data_dir : std::filesystem::path(settings.data);
   options.cache_folder = context.environment.cache_dir / "eval";
   options.reference_compute = options.model_compute = settings.machine.arithmetic();
+  options.model_path = settings.machine.decoder_path();
   if (context.options.seed != 0) options.seed = context.options.seed;
   return options;
 }
@@ -112,7 +113,7 @@ void declare_options(CLI::App& app, EvalSettings& s) {
       ->type_name("FOLDER");
   app.add_option("-o,--output", s.output, "Write the JSON result to a file as well")
       ->type_name("FILE");
-  add_machine_options(app, s.machine);
+  add_machine_options(app, s.machine, Paths::kAll);
 }
 
 }  // namespace

@@ -39,16 +39,22 @@ std::unique_ptr<Backend> choose_backend(const MachineSettings& settings, ThreadP
 
 }  // namespace
 
-void add_machine_options(CLI::App& app, MachineSettings& settings) {
+void add_machine_options(CLI::App& app, MachineSettings& settings, Paths paths) {
   app.add_option("--device", settings.device, "Where to compute: auto, cpu, cuda, cuda:N")
       ->type_name("DEVICE");
   app.add_option("--compute", settings.compute,
                  "Products: both factors rounded to bf16 and summed in f32, or all in f32")
       ->type_name("TYPE")
       ->check(CLI::IsMember({"bf16", "f32"}));
-  app.add_option("--path", settings.path, "How the model runs; ref judges every other one")
-      ->type_name("NAME")
-      ->check(CLI::IsMember({"ref"}));
+  CLI::Option* path = app.add_option("--path", settings.path, "")->type_name("NAME");
+  if (paths == Paths::kAll)
+    path->description(
+            "How a compressed model runs: engine (fused, activations in 8 bits), exact (fused, in "
+            "16), or ref, which judges both")
+        ->check(CLI::IsMember({"engine", "exact", "ref"}));
+  else
+    path->description("How the model runs; ref judges every other one")
+        ->check(CLI::IsMember({"ref"}));
 }
 
 Machine make_machine(const MachineSettings& settings, const CommandContext& context) {

@@ -7,22 +7,30 @@
 #include "spear/backend/backend.h"
 #include "spear/base/thread_pool.h"
 #include "spear/cli/command.h"
+#include "spear/model/decoder.h"
 
 namespace spear {
 
 struct MachineSettings {
   std::string device = "auto";   // "auto", "cpu", "cuda", "cuda:1"
   std::string compute = "bf16";  // "bf16", "f32"
-  std::string path = "ref";      // the plain path: every faster one is judged by it
+  // "ref": the plain path, by which the others are judged; "engine", "exact": the fused step
+  std::string path = "ref";
 
   [[nodiscard]] Compute arithmetic() const {
     return compute == "f32" ? Compute::kF32 : Compute::kBF16;
   }
+  [[nodiscard]] DecoderPath decoder_path() const {
+    if (path == "engine") return DecoderPath::kFused;
+    return path == "exact" ? DecoderPath::kFusedExact : DecoderPath::kPlain;
+  }
   [[nodiscard]] DType dtype() const { return compute == "f32" ? DType::kF32 : DType::kBF16; }
 };
 
-// Adds --device, --compute and --path.
-void add_machine_options(CLI::App& app, MachineSettings& settings);
+// Adds --device, --compute and --path; commands that look into a model's layers know the plain path
+// alone.
+enum class Paths { kPlainOnly, kAll };
+void add_machine_options(CLI::App& app, MachineSettings& settings, Paths paths = Paths::kPlainOnly);
 
 struct Machine {
   std::unique_ptr<ThreadPool> pool;

@@ -31,9 +31,10 @@ struct OpenedModel {
   [[nodiscard]] const ModelConfig& config() const {
     return dense != nullptr ? dense->config : file->model.config;
   }
-  [[nodiscard]] Decoder decoder(Backend& backend, Compute compute) const {
+  [[nodiscard]] Decoder decoder(Backend& backend, Compute compute,
+                                DecoderPath path_taken = DecoderPath::kPlain) const {
     return dense != nullptr ? Decoder(backend, *dense, compute)
-                            : Decoder(backend, file->model, compute);
+                            : Decoder(backend, file->model, compute, path_taken);
   }
 };
 

@@ -160,7 +160,8 @@ EvalResult evaluate(Backend& backend, const TextEncoder& encoder, const Referenc
     found.compute = name_of(options.model_compute);
     found.bytes = bytes_of(*model.model);
     found.bits_per_weight = bits_per_weight(*model.model);
-    Decoder student(backend, *model.model, options.model_compute);
+    Decoder student(backend, *model.model, options.model_compute, options.model_path);
+    if (student.program() != nullptr) found.compute = student.describe();
     const ScoredModel scored{fs::path(model.path).filename().string(), model.content_hash,
                              options.model_compute};
     for (size_t i = 0; i < work.texts.size(); ++i) {

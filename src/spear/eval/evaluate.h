@@ -12,6 +12,7 @@
 #include "spear/base/progress.h"
 #include "spear/eval/eval_result.h"
 #include "spear/eval/text_encoder.h"
+#include "spear/model/decoder.h"
 #include "spear/model/dense_model.h"
 #include "spear/model/quantized_model.h"
 
@@ -27,6 +28,7 @@ struct EvalOptions {
   uint64_t cache_limit = uint64_t{8} << 30;  // bytes; the least recently used is removed
   Compute reference_compute = Compute::kBF16;
   Compute model_compute = Compute::kBF16;
+  DecoderPath model_path = DecoderPath::kPlain;  // of the compressed models
   bool quick = false;         // the first windows of each text and every eighth question
   int64_t batch_rows = 2048;  // tokens of one forward pass
   uint64_t seed = 1;          // of the bootstrap

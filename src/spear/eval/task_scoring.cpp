@@ -74,9 +74,11 @@ std::string hash_of(const EncodedTask& task) {
 }
 
 std::string key_of(const ScoredModel& model, const EncodedTask& task, Decoder& decoder) {
-  return fmt::format("spear task v1\nmodel {} {}\nbackend {}\ntask {} {}\n", model.identity,
-                     model.compute == Compute::kF32 ? "f32" : "bf16", decoder.backend().name(),
-                     task.set->name, task.content_hash);
+  std::string key = fmt::format("spear task v1\nmodel {} {}\nbackend {}\ntask {} {}\n",
+                                model.identity, model.compute == Compute::kF32 ? "f32" : "bf16",
+                                decoder.backend().name(), task.set->name, task.content_hash);
+  if (decoder.program() != nullptr) key += fmt::format("path {}\n", decoder.describe());
+  return key;
 }
 
 struct StoredScore {

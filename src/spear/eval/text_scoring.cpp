@@ -41,6 +41,7 @@ std::string key_of(std::string_view kind, const ScoredModel& model, const Scored
       fmt::format("spear {} v{}\nmodel {} {}\nbackend {}\ntext {} {} windows {}\n", kind,
                   kFormatVersion, model.identity, name_of(model.compute), decoder.backend().name(),
                   windows.name, windows.content_hash, windows.count);
+  if (decoder.program() != nullptr) key += fmt::format("path {}\n", decoder.describe());
   if (reference != nullptr)
     key += fmt::format("reference {} {}\n", reference->identity, name_of(reference->compute));
   return key;
