@@ -37,24 +37,37 @@ class KvMemory {
     return keys_.intact() && values_.intact() && key_scales_.intact() && value_scales_.intact();
   }
   // Row `row` as floats: what is really stored.
-  std::vector<float> key(int64_t row) { return floats(keys_.data(), key_scales_.data(), row); }
-  std::vector<float> value(int64_t row) {
-    return floats(values_.data(), value_scales_.data(), row);
+  std::vector<float> key(int64_t row) {
+    return floats(keys_.data(), key_scales_.data(), row, [&](int64_t place, int64_t j) {
+      return place / 16 * 16 * shape_.head_dim + j / 2 * 32 + place % 16 * 2 + j % 2;
+    });
   }
+  std::vector<float> value(int64_t row) {
+    return floats(values_.data(), value_scales_.data(), row, [&](int64_t place, int64_t j) {
+      return place / 2 * 2 * shape_.head_dim + j * 2 + place % 2;
+    });
+  }
+  float value_scale(int64_t row) { return value_scales_.data()[row]; }
 
  private:
   int64_t bytes() const {
     return rows_ * shape_.head_dim * static_cast<int64_t>(size_of(shape_.type));
   }
-  std::vector<float> floats(const void* data, const float* scales, int64_t row) const {
+  template <class InPage>
+  std::vector<float> floats(const void* data, const float* scales, int64_t row,
+                            InPage in_page) const {
     std::vector<float> out;
-    for (int64_t j = row * shape_.head_dim; j < (row + 1) * shape_.head_dim; ++j) {
+    const int64_t d = shape_.head_dim;
+    const int64_t place = row % shape_.page_size;
+    for (int64_t j = 0; j < d; ++j) {
       if (shape_.type == DType::kF16)
-        out.push_back(float_from_f16(static_cast<const uint16_t*>(data)[j]));
-      else if (shape_.type == DType::kI8)
-        out.push_back(static_cast<float>(static_cast<const int8_t*>(data)[j]) * scales[row]);
+        out.push_back(float_from_f16(static_cast<const uint16_t*>(data)[row * d + j]));
+      else if (shape_.type == DType::kF32)
+        out.push_back(static_cast<const float*>(data)[row * d + j]);
       else
-        out.push_back(static_cast<const float*>(data)[j]);
+        out.push_back(static_cast<float>(
+                          static_cast<const int8_t*>(data)[(row - place) * d + in_page(place, j)]) *
+                      scales[row]);
     }
     return out;
   }
@@ -113,11 +126,13 @@ class Scene {
     for (const AttentionSequence& s : sequences_)
       for (int64_t head = 0; head < shape_.kv_heads; ++head) {
         std::vector<std::vector<float>> keys, values;
+        std::vector<float> scales;
         for (int64_t t = 0; t < s.context + s.rows; ++t) {
           keys.push_back(memory_.key(cache_row(s, t, head)));
           values.push_back(memory_.value(cache_row(s, t, head)));
+          scales.push_back(memory_.value_scale(cache_row(s, t, head)));
         }
-        add_bounds(s, head, keys, values, all);
+        add_bounds(s, head, keys, values, scales, all);
       }
     // [sequence][kv-head][row][head of it] -> [row][head]
     return in_output_order(all, d);
@@ -133,7 +148,8 @@ class Scene {
   }
   void add_bounds(const AttentionSequence& s, int64_t kv_head,
                   const std::vector<std::vector<float>>& keys,
-                  const std::vector<std::vector<float>>& values, std::vector<double>& all) {
+                  const std::vector<std::vector<float>>& values, const std::vector<float>& scales,
+                  std::vector<double>& all) {
     const int64_t d = shape_.head_dim;
     const int64_t group = shape_.heads / shape_.kv_heads;
     for (int64_t row = 0; row < s.rows; ++row)
@@ -142,7 +158,8 @@ class Scene {
             q_.data() + ((s.first_row + row) * shape_.heads + head) * d,
             [&](int64_t t) { return keys[static_cast<size_t>(t)].data(); },
             [&](int64_t t) { return values[static_cast<size_t>(t)].data(); }, s.context + row + 1,
-            d, 1.0 / std::sqrt(static_cast<double>(d)));
+            d, 1.0 / std::sqrt(static_cast<double>(d)),
+            shape_.type == DType::kI8 ? scales.data() : nullptr);
         all.insert(all.end(), result.y_bound.begin(), result.y_bound.end());
       }
   }
@@ -187,6 +204,10 @@ class Scene {
 void check(Shape shape, const std::vector<std::pair<int64_t, int64_t>>& rows_and_context) {
   for (const DType type : kTypes) {
     shape.type = type;
+    if (type == DType::kI8) {
+      if (shape.head_dim % 2 != 0) continue;
+      shape.page_size = (shape.page_size + 15) / 16 * 16;
+    }
     Scene scene(shape, rows_and_context, 7);
     std::vector<float> want(static_cast<size_t>(scene.outputs()));
     ref::attention(scene.args(want.data()));
@@ -209,7 +230,7 @@ TEST(Attention, AgreesWithThePlainTwinForEveryNumberOfRows) {
 }
 
 TEST(Attention, AgreesWithThePlainTwinForEveryHeadSize) {
-  for (const int64_t d : {1, 2, 15, 16, 17, 31, 48, 64, 80, 96, 128})
+  for (const int64_t d : {1, 2, 15, 16, 17, 30, 31, 48, 64, 80, 96, 128})
     check({.heads = 3, .kv_heads = 1, .head_dim = d, .page_size = 16}, {{9, 70}, {1, 30}});
 }
 
@@ -299,12 +320,14 @@ void expect_same_rows(KvMemory& got, KvMemory& want, int64_t rows, int64_t head_
 
 TEST(KvAppend, PutsRowsWhereThePlainTwinPutsThem) {
   const std::vector<int32_t> pages = {3, 0, 2};
-  const AttentionSequence sequences[] = {
-      {.first_row = 0, .rows = 7, .context = 3, .pages = pages.data()}};
   for (const DType type : kTypes)
-    for (const int64_t d : {5, 16, 31, 64}) {
+    for (const int64_t d : {5, 6, 16, 30, 31, 64}) {
+      if (type == DType::kI8 && d % 2 != 0) continue;
       Rng rng(8);
-      const Shape shape{.heads = 2, .kv_heads = 2, .head_dim = d, .page_size = 4, .type = type};
+      const int64_t page_size = type == DType::kI8 ? 16 : 4;
+      const Shape shape{2, 2, d, page_size, type};
+      const AttentionSequence sequences[] = {
+          {.first_row = 0, .rows = 7, .context = page_size - 1, .pages = pages.data()}};
       auto k = test::normal_values(7 * 2 * d, rng);
       const auto v = test::normal_values(7 * 2 * d, rng);
       std::fill_n(k.begin(), d, 0.0f);  // a row without a maximum
@@ -313,7 +336,7 @@ TEST(KvAppend, PutsRowsWhereThePlainTwinPutsThem) {
       test::each_isa([&](ThreadPool& pool, const cpu::SimdLoops& loops) {
         KvMemory got(shape, 4);
         cpu::kv_append({2, d, k.data(), v.data(), got.view(), sequences, 1}, pool, loops);
-        expect_same_rows(got, want, 4 * 2 * 4, d, type);
+        expect_same_rows(got, want, 4 * 2 * page_size, d, type);
         EXPECT_TRUE(got.intact());
       });
     }
@@ -342,7 +365,7 @@ TEST(KvAppend, HalvesRoundToNearestEvenAndOverflowToInfinity) {
 }
 
 TEST(RopeAppend, RotatesAsRopeAndStoresAsAppend) {
-  const int64_t m = 5, heads = 4, kv = 2, d = 24;
+  const int64_t m = 17, heads = 4, kv = 2, d = 24, kPage = 16;
   const std::vector<int32_t> pages = {1, 0};
   const AttentionSequence sequence{.rows = m, .context = 2, .pages = pages.data()};
   Rng rng(3);
@@ -356,12 +379,12 @@ TEST(RopeAppend, RotatesAsRopeAndStoresAsAppend) {
   std::vector<int64_t> slots;
   for (int32_t p = 2; p < 2 + m; ++p) {
     positions.push_back(p);
-    slots.push_back(pages[static_cast<size_t>(p / 4)] * 4 + p % 4);
+    slots.push_back(pages[static_cast<size_t>(p / kPage)] * kPage + p % kPage);
   }
   for (const DType type : kTypes)
     test::each_isa([&](ThreadPool& pool, const cpu::SimdLoops& loops) {
       const Shape shape{
-          .heads = heads, .kv_heads = kv, .head_dim = d, .page_size = 4, .type = type};
+          .heads = heads, .kv_heads = kv, .head_dim = d, .page_size = kPage, .type = type};
       auto q = q0, k = k0, q_want = q0, k_want = k0;
       cpu::rope({m, heads, d, q_want.data(), heads * d, positions.data(), frequencies.data()}, pool,
                 loops);
@@ -385,7 +408,7 @@ TEST(RopeAppend, RotatesAsRopeAndStoresAsAppend) {
                         0, m);
       EXPECT_EQ(q, q_want);
       EXPECT_EQ(k, k_want);
-      for (int64_t row = 0; row < 2 * kv * 4; ++row)
+      for (int64_t row = 0; row < 2 * kv * kPage; ++row)
         for (int64_t j = 0; j < d; ++j) {
           const auto at = static_cast<size_t>(j);
           EXPECT_TRUE(got.key(row)[at] == want.key(row)[at] || std::isnan(want.key(row)[at]));

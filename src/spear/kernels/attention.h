@@ -11,11 +11,15 @@ namespace spear {
 
 class ThreadPool;
 
-// One layer's keys and values, F32, F16 or INT8. With INT8 each row (a token of a kv-head) is its
-// codes times one scale: the row's largest magnitude / 127.
+// One layer's keys and values, F32, F16 or INT8: [pages, kv_heads, page_size, head_dim]. With INT8
+// each row (a token of a kv-head) is its codes times one scale, the row's largest magnitude / 127,
+// and a page's codes of one head are interleaved so that integer instructions find pairs:
+//   keys    [page_size / 16, head_dim / 2, 16, 2]   16 tokens, pairs of columns
+//   values  [page_size / 2, head_dim, 2]            pairs of tokens
+// so page_size is a multiple of 16, and head_dim is even and at most 512.
 struct KvLayerView {
-  void* keys = nullptr;    // [pages, kv_heads, page_size, head_dim] of `type`
-  void* values = nullptr;  // [pages, kv_heads, page_size, head_dim]
+  void* keys = nullptr;
+  void* values = nullptr;
   int64_t page_size = 0;
   DType type = DType::kF32;
   float* key_scales = nullptr;    // INT8: [pages, kv_heads, page_size]

@@ -85,6 +85,7 @@ void AttentionPlan::reserve(const AttentionArgs& a, int threads) {
 
 void AttentionPlan::cut(const AttentionArgs& a, int threads) {
   items_.clear();
+  threads_ = threads;
   joins_ = partials_ = 0;
   bool tiles = false;
   for (int32_t i = 0; i < a.sequence_count; ++i) {
@@ -116,7 +117,20 @@ void AttentionPlan::run_tile(const AttentionArgs& a, const Item& item, float* sc
                      .scratch = scratch});
 }
 
-void AttentionPlan::run_chunk(const AttentionArgs& a, const Item& item, float* scratch) {
+// Keys of the chunk that a thread will read after item i: the others take those between.
+const void* AttentionPlan::likely_next(const AttentionArgs& a, int64_t i) const {
+  if (i + threads_ >= items()) return nullptr;
+  const Item& item = items_[static_cast<size_t>(i + threads_)];
+  if (item.chunks == 0) return nullptr;
+  const KvLayerView& c = a.cache;
+  const int64_t page = a.sequences[item.sequence].pages[item.first / c.page_size];
+  const int64_t row = (page * a.kv_heads + item.kv_head) * c.page_size + item.first % c.page_size;
+  return static_cast<const std::byte*>(c.keys) +
+         static_cast<size_t>(row * a.head_dim) * size_of(c.type);
+}
+
+void AttentionPlan::run_chunk(const AttentionArgs& a, int64_t i, float* scratch) {
+  const Item& item = items_[static_cast<size_t>(i)];
   const AttentionSequence& s = a.sequences[item.sequence];
   const int64_t group = a.heads / a.kv_heads;
   const int64_t at = query_offset(a, s, 0, item.kv_head);
@@ -134,6 +148,7 @@ void AttentionPlan::run_chunk(const AttentionArgs& a, const Item& item, float* s
        .keys = paged_rows(a, s, a.cache.keys, a.cache.key_scales, item.kv_head),
        .values = paged_rows(a, s, a.cache.values, a.cache.value_scales, item.kv_head),
        .scale = a.scale,
+       .next = likely_next(a, i),
        .partial = partials + item.partial,
        .scratch = scratch});
   std::atomic<int32_t>& done = counters_[static_cast<size_t>(item.join)];
@@ -157,7 +172,7 @@ void AttentionPlan::run(const AttentionArgs& args, int64_t i, int thread) {
   if (item.chunks == 0)
     run_tile(args, item, scratch);
   else
-    run_chunk(args, item, scratch);
+    run_chunk(args, i, scratch);
 }
 
 size_t AttentionPlan::scratch_bytes() const {

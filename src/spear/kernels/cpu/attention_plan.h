@@ -48,9 +48,11 @@ class AttentionPlan {
   void cut_into_chunks(const AttentionArgs& args, int32_t sequence);
   void reserve(const AttentionArgs& args, int threads);
   void run_tile(const AttentionArgs& args, const Item& item, float* scratch) const;
-  void run_chunk(const AttentionArgs& args, const Item& item, float* scratch);
+  void run_chunk(const AttentionArgs& args, int64_t i, float* scratch);
+  const void* likely_next(const AttentionArgs& args, int64_t i) const;
 
   const SimdLoops* loops_;
+  int threads_ = 1;
   std::vector<Item> items_;
   int64_t joins_ = 0, partials_ = 0, thread_floats_ = 0;
   int64_t counter_count_ = 0;

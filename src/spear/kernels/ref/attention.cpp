@@ -14,42 +14,49 @@ int64_t cache_row(const AttentionSequence& s, const KvLayerView& cache, int64_t 
   return (page * kv_heads + kv_head) * cache.page_size + position % cache.page_size;
 }
 
-// Element `at` of keys or values; `scales` holds one entry a row.
-double cache_value(DType type, const void* data, const float* scales, int64_t at,
-                   int64_t head_dim) {
-  switch (type) {
+// Where column j of a row stands. INT8 codes are interleaved (attention.h).
+int64_t element_at(const KvLayerView& cache, bool key, int64_t row, int64_t j, int64_t head_dim) {
+  if (cache.type != DType::kI8) return row * head_dim + j;
+  const int64_t place = row % cache.page_size;
+  const int64_t page = (row - place) * head_dim;
+  if (key) return page + place / 16 * 16 * head_dim + j / 2 * 32 + place % 16 * 2 + j % 2;
+  return page + place / 2 * 2 * head_dim + j * 2 + place % 2;
+}
+
+double cache_value(const KvLayerView& cache, bool key, int64_t row, int64_t j, int64_t head_dim) {
+  const void* data = key ? cache.keys : cache.values;
+  const int64_t at = element_at(cache, key, row, j, head_dim);
+  switch (cache.type) {
     case DType::kF16:
       return static_cast<double>(float_from_f16(static_cast<const uint16_t*>(data)[at]));
     case DType::kI8:
-      return static_cast<double>(static_cast<const int8_t*>(data)[at]) * scales[at / head_dim];
+      return static_cast<double>(static_cast<const int8_t*>(data)[at]) *
+             (key ? cache.key_scales : cache.value_scales)[row];
     default:
       return static_cast<double>(static_cast<const float*>(data)[at]);
   }
 }
 
-// One row of codes and its scale; a row that holds no finite maximum gets a scale that spreads it.
-void store_int8(const float* from, int64_t head_dim, int8_t* to, float& scale) {
+// A row without a finite maximum gets a scale that spreads it.
+void store_row(const KvLayerView& cache, bool key, int64_t row, int64_t head_dim,
+               const float* from) {
   float largest = 0;
   for (int64_t j = 0; j < head_dim; ++j) largest = std::max(largest, std::abs(from[j]));
-  scale = largest / 127.0f;
   const float inverse = largest > 0 && std::isfinite(largest) ? 127.0f / largest : 0.0f;
+  if (cache.type == DType::kI8)
+    (key ? cache.key_scales : cache.value_scales)[row] = largest / 127.0f;
+  void* data = key ? cache.keys : cache.values;
   for (int64_t j = 0; j < head_dim; ++j) {
-    const double code = std::nearbyint(static_cast<double>(from[j]) * inverse);
-    to[j] = std::isnan(code) ? int8_t{0} : static_cast<int8_t>(std::clamp(code, -127.0, 127.0));
-  }
-}
-
-// Row `row` of keys or values.
-void store_row(DType type, const float* from, int64_t head_dim, int64_t row, void* data,
-               float* scales) {
-  const int64_t at = row * head_dim;
-  if (type == DType::kI8)
-    return store_int8(from, head_dim, static_cast<int8_t*>(data) + at, scales[row]);
-  for (int64_t j = 0; j < head_dim; ++j) {
-    if (type == DType::kF16)
-      static_cast<uint16_t*>(data)[at + j] = f16_from_float(from[j]);
-    else
-      static_cast<float*>(data)[at + j] = from[j];
+    const int64_t at = element_at(cache, key, row, j, head_dim);
+    if (cache.type == DType::kF16) {
+      static_cast<uint16_t*>(data)[at] = f16_from_float(from[j]);
+    } else if (cache.type == DType::kI8) {
+      const double code = std::nearbyint(static_cast<double>(from[j]) * inverse);
+      static_cast<int8_t*>(data)[at] =
+          std::isnan(code) ? int8_t{0} : static_cast<int8_t>(std::clamp(code, -127.0, 127.0));
+    } else {
+      static_cast<float*>(data)[at] = from[j];
+    }
   }
 }
 
@@ -61,22 +68,20 @@ void attend_row(const AttentionArgs& a, const AttentionSequence& s, int64_t row,
   std::vector<double> scores(static_cast<size_t>(keys));
   double highest = -INFINITY;
   for (int64_t t = 0; t < keys; ++t) {
-    const int64_t key = cache_row(s, a.cache, a.kv_heads, t, kv_head) * d;
+    const int64_t key = cache_row(s, a.cache, a.kv_heads, t, kv_head);
     double dot = 0;
     for (int64_t j = 0; j < d; ++j)
-      dot += static_cast<double>(a.q[at + j]) *
-             cache_value(a.cache.type, a.cache.keys, a.cache.key_scales, key + j, d);
+      dot += static_cast<double>(a.q[at + j]) * cache_value(a.cache, true, key, j, d);
     scores[t] = dot * a.scale;
     highest = std::max(highest, scores[t]);
   }
   double total = 0;
   std::vector<double> sum(static_cast<size_t>(d), 0.0);
   for (int64_t t = 0; t < keys; ++t) {
-    const int64_t value = cache_row(s, a.cache, a.kv_heads, t, kv_head) * d;
+    const int64_t value = cache_row(s, a.cache, a.kv_heads, t, kv_head);
     const double p = std::exp(scores[t] - highest);
     total += p;
-    for (int64_t j = 0; j < d; ++j)
-      sum[j] += p * cache_value(a.cache.type, a.cache.values, a.cache.value_scales, value + j, d);
+    for (int64_t j = 0; j < d; ++j) sum[j] += p * cache_value(a.cache, false, value, j, d);
   }
   for (int64_t j = 0; j < d; ++j) a.y[at + j] = static_cast<float>(sum[j] / total);
 }
@@ -99,9 +104,8 @@ void kv_append(const KvAppendArgs& args) {
       for (int64_t h = 0; h < args.kv_heads; ++h) {
         const int64_t from = ((s.first_row + row) * args.kv_heads + h) * d;
         const int64_t to = cache_row(s, args.cache, args.kv_heads, s.context + row, h);
-        const KvLayerView& c = args.cache;
-        store_row(c.type, args.k + from, d, to, c.keys, c.key_scales);
-        store_row(c.type, args.v + from, d, to, c.values, c.value_scales);
+        store_row(args.cache, true, to, d, args.k + from);
+        store_row(args.cache, false, to, d, args.v + from);
       }
     }
   }

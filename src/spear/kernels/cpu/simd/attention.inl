@@ -142,7 +142,7 @@ struct TileMemory {
   float* total;   // [rows] sum of exponentials so far
 };
 
-static int64_t attention_scratch_floats(int64_t rows, int64_t head_dim) {
+static int64_t float_tile_floats(int64_t rows, int64_t head_dim) {
   return 2 * rows * padded(head_dim) + head_dim * kKeys + kKeys * padded(head_dim) + kRows * kKeys +
          2 * rows;
 }
@@ -221,7 +221,7 @@ static void attend_rows(const AttentionTile& tile, const TileMemory& at, int64_t
           count);
 }
 
-static void attention_tile(const AttentionTile& tile) {
+static void attention_float_tile(const AttentionTile& tile) {
   const int64_t d = tile.head_dim;
   const int64_t rows = tile.tokens * tile.group;
   const int64_t width = padded(d);

@@ -78,29 +78,35 @@ static inline float score_one(const T* key, int64_t head_dim, const float* q) {
   return sum_lanes(sum);
 }
 
-// Asks for `bytes` beginning at `p`, as a run that is read meanwhile advances from `done` to `next`
-// of `whole` steps.
-static inline void ask_ahead(const char* p, int64_t bytes, int64_t done, int64_t next,
-                             int64_t whole) {
+// Asks for rows [row, row + rows) of a run that begins at `p`, or nowhere.
+static inline void ask_for(const char* p, int64_t row_bytes, int64_t row, int64_t rows) {
   if (p == nullptr) return;
-  for (int64_t at = bytes * done / whole / 64 * 64; at < bytes * next / whole; at += 64)
+  for (int64_t at = row * row_bytes; at < (row + rows) * row_bytes; at += 64)
     __builtin_prefetch(p + at, 0, 2);
 }
 
-// Bytes to ask for while something else is read.
+// What to ask for while a run of keys is read: its values, and keys kAheadRows further on, which
+// may lie in the next run. A page's rows of one head are too short for the processor to find out.
 struct Ahead {
-  const char* data = nullptr;
-  int64_t bytes = 0;
+  const char* values = nullptr;
+  const char* next_keys = nullptr;
 };
+static constexpr int64_t kAheadRows = 16;
 
 // scores[queries, count] of a run of keys that lie one after another.
 template <class T>
 static void score_run(const T* keys, int64_t count, int64_t head_dim, const float* q,
                       int64_t queries, int64_t width, float* scores, int64_t stride, Ahead ahead) {
+  const auto row_bytes = head_dim * static_cast<int64_t>(sizeof(T));
   int64_t t = 0;
   for (; t + 4 <= count; t += 4) {
     const T* four = keys + t * head_dim;
-    ask_ahead(ahead.data, ahead.bytes, t, t + 4, count);
+    ask_for(ahead.values, row_bytes, t, 4);
+    const int64_t later = t + kAheadRows;
+    if (later < count)
+      ask_for(reinterpret_cast<const char*>(keys), row_bytes, later, 4);
+    else
+      ask_for(ahead.next_keys, row_bytes, later - count, 4);
     int64_t i = 0;
     for (; i + kQueries <= queries; i += kQueries)
       score_four<kQueries>(four, head_dim, q + i * width, width, scores + i * stride + t, stride);
@@ -221,7 +227,7 @@ static inline int64_t partial_floats(int64_t head_dim) {
   return padded(head_dim) + kWidth;
 }
 
-static int64_t attention_chunk_floats(int64_t queries, int64_t head_dim) {
+static int64_t float_chunk_floats(int64_t queries, int64_t head_dim) {
   return queries * (padded(head_dim) + kMostChunkKeys + kWidth);
 }
 
@@ -239,14 +245,15 @@ static void attend_chunk(const AttentionChunk& a) {
   }
   const auto* keys = static_cast<const T*>(a.keys.base);
   const auto* values = static_cast<const T*>(a.values.base);
-  const auto row_bytes = d * static_cast<int64_t>(sizeof(T));
+  const auto at = [](const T* base, const HeadRows& rows, int64_t t) {
+    return reinterpret_cast<const char*>(base + row_offset(rows, t));
+  };
   each_run(a.keys, a.first, a.count, [&](int64_t t, int64_t run) {
-    const T* from = keys + row_offset(a.keys, a.first + t);
-    const T* next = values + row_offset(a.values, a.first + t);
-    score_run(from, run, d, q, queries, width, scores + t, columns,
-              {reinterpret_cast<const char*>(next), run * row_bytes});
-    if (a.keys.scales != nullptr)
-      multiply_scales(a.keys, a.first + t, run, queries, scores + t, columns);
+    const bool last = t + run == a.count;
+    score_run(keys + row_offset(a.keys, a.first + t), run, d, q, queries, width, scores + t,
+              columns,
+              {.values = at(values, a.values, a.first + t),
+               .next_keys = last ? nullptr : at(keys, a.keys, a.first + t + run)});
   });
   const int64_t stride = partial_floats(d);
   for (int64_t i = 0; i < queries; ++i) {
@@ -263,49 +270,9 @@ static void attend_chunk(const AttentionChunk& a) {
     out[width] = high;
     out[width + 1] = total;
   }
+  ask_for(static_cast<const char*>(a.next), d * static_cast<int64_t>(sizeof(T)), 0, kAheadRows);
   each_run(a.values, a.first, a.count, [&](int64_t t, int64_t run) {
-    if (a.values.scales != nullptr)
-      multiply_scales(a.values, a.first + t, run, queries, scores + t, columns);
     weigh_run(values + row_offset(a.values, a.first + t), run, d, scores + t, columns, queries,
               a.partial, stride);
   });
-}
-
-static void attention_chunk(const AttentionChunk& a) {
-  switch (a.keys.type) {
-    case DType::kF16:
-      return attend_chunk<uint16_t>(a);
-    case DType::kI8:
-      return attend_chunk<int8_t>(a);
-    default:
-      return attend_chunk<float>(a);
-  }
-}
-
-// y[rows, group, head_dim] of `chunks` partial results, chunk_stride floats apart.
-static void merge_chunks(const AttentionMerge& a) {
-  const int64_t width = padded(a.head_dim);
-  const int64_t stride = partial_floats(a.head_dim);
-  for (int64_t i = 0; i < a.rows * a.group; ++i) {
-    float* first = a.partials + i * stride;
-    float high = first[width];
-    for (int64_t c = 1; c < a.chunks; ++c) {
-      const float other = first[c * a.chunk_stride + width];
-      high = other > high ? other : high;
-    }
-    float total = 0.0f;
-    for (int64_t c = 0; c < a.chunks; ++c) {
-      const float* from = first + c * a.chunk_stride;
-      if (from[width + 1] == 0.0f) continue;  // saw no key
-      const float keep = from[width] == high ? 1.0f : exp_of(from[width] - high);
-      total += keep * from[width + 1];
-      for (int64_t j = 0; j < width; j += kWidth)
-        store(first + j, c == 0 ? load(from + j) * keep : load(first + j) + load(from + j) * keep);
-    }
-    float* y = a.y + i / a.group * a.token_stride + i % a.group * a.head_dim;
-    const float inverse = 1.0f / total;
-    int64_t j = 0;
-    for (; j + kWidth <= a.head_dim; j += kWidth) store(y + j, load(first + j) * inverse);
-    for (; j < a.head_dim; ++j) y[j] = first[j] * inverse;
-  }
 }

@@ -16,17 +16,15 @@ constexpr const char* kName = "avx2";
 // In this order: each builds on those above it.
 // clang-format off
 #include "spear/kernels/cpu/simd/vector.inl"
-static inline VecF load_halves(const uint16_t* p) {
-  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-}
-static inline void store_halves(uint16_t* p, VecF v) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
-}
+#include "spear/kernels/cpu/simd/narrow_avx2.inl"
 #include "spear/kernels/cpu/simd/elementwise.inl"
 #include "spear/kernels/cpu/simd/loss.inl"
 #include "spear/kernels/cpu/simd/kv_rows.inl"
 #include "spear/kernels/cpu/simd/attention.inl"
 #include "spear/kernels/cpu/simd/attention_decode.inl"
+#include "spear/kernels/cpu/simd/attention_int8.inl"
+#include "spear/kernels/cpu/simd/attention_int8_tile.inl"
+#include "spear/kernels/cpu/simd/attention_chunk.inl"
 #include "spear/kernels/cpu/simd/attention_backward.inl"
 #include "spear/kernels/cpu/simd/quantized.inl"
 #include "spear/kernels/cpu/simd/dense_rows.inl"

@@ -15,17 +15,15 @@ constexpr const char* kName = "baseline";
 // In this order: each builds on those above it.
 // clang-format off
 #include "spear/kernels/cpu/simd/vector.inl"
-static inline VecF load_halves(const uint16_t* p) {
-  return halves_to_floats(p);
-}
-static inline void store_halves(uint16_t* p, VecF v) {
-  for (int i = 0; i < kWidth; ++i) p[i] = f16_of(v[i]);
-}
+#include "spear/kernels/cpu/simd/narrow_portable.inl"
 #include "spear/kernels/cpu/simd/elementwise.inl"
 #include "spear/kernels/cpu/simd/loss.inl"
 #include "spear/kernels/cpu/simd/kv_rows.inl"
 #include "spear/kernels/cpu/simd/attention.inl"
 #include "spear/kernels/cpu/simd/attention_decode.inl"
+#include "spear/kernels/cpu/simd/attention_int8.inl"
+#include "spear/kernels/cpu/simd/attention_int8_tile.inl"
+#include "spear/kernels/cpu/simd/attention_chunk.inl"
 #include "spear/kernels/cpu/simd/attention_backward.inl"
 #include "spear/kernels/cpu/simd/quantized.inl"
 #include "spear/kernels/cpu/simd/dense_rows.inl"

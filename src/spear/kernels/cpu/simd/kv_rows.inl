@@ -1,7 +1,5 @@
 // Rows of keys and values in each type of a cache: reading them as floats, storing them, and RoPE
-// with the storing behind it. load_halves() and store_halves() are the instruction set's own.
-
-typedef int8_t VecByte __attribute__((vector_size(kWidth)));
+// with the storing behind it.
 
 static inline VecF load_kv(const float* p) {
   return load(p);
@@ -9,19 +7,11 @@ static inline VecF load_kv(const float* p) {
 static inline VecF load_kv(const uint16_t* p) {
   return load_halves(p);
 }
-static inline VecF load_kv(const int8_t* p) {
-  VecByte bytes;
-  __builtin_memcpy(&bytes, p, sizeof(bytes));
-  return to_float(__builtin_convertvector(bytes, VecI));
-}
 static inline float kv_element(float x) {
   return x;
 }
 static inline float kv_element(uint16_t x) {
   return float_of_f16(x);
-}
-static inline float kv_element(int8_t x) {
-  return static_cast<float>(x);
 }
 // The last, partial register of a row; the other lanes are zero.
 template <class T>
@@ -35,30 +25,20 @@ static inline int64_t row_offset(const HeadRows& rows, int64_t t) {
   if (rows.pages == nullptr) return t * rows.row_stride;
   return rows.pages[t / rows.page_size] * rows.page_stride + t % rows.page_size * rows.row_stride;
 }
-static inline float row_scale(const HeadRows& rows, int64_t t) {
-  if (rows.scales == nullptr) return 1.0f;
-  return rows.scales[rows.pages[t / rows.page_size] * rows.scale_stride + t % rows.page_size];
-}
-
 template <class T>
-static inline void expand_typed(const T* from, float scale, int64_t head_dim, float* to) {
+static inline void expand_typed(const T* from, int64_t head_dim, float* to) {
   int64_t j = 0;
-  for (; j + kWidth <= head_dim; j += kWidth) store(to + j, load_kv(from + j) * scale);
-  for (; j < head_dim; ++j) to[j] = kv_element(from[j]) * scale;
+  for (; j + kWidth <= head_dim; j += kWidth) store(to + j, load_kv(from + j));
+  for (; j < head_dim; ++j) to[j] = kv_element(from[j]);
 }
 
-// Row t as floats, scale applied.
+// Row t as floats; not of INT8, whose rows are interleaved.
 static void expand_row(const HeadRows& rows, int64_t t, int64_t head_dim, float* to) {
   const int64_t at = row_offset(rows, t);
-  switch (rows.type) {
-    case DType::kF16:
-      return expand_typed(static_cast<const uint16_t*>(rows.base) + at, 1.0f, head_dim, to);
-    case DType::kI8:
-      return expand_typed(static_cast<const int8_t*>(rows.base) + at, row_scale(rows, t), head_dim,
-                          to);
-    default:
-      return expand_typed(static_cast<const float*>(rows.base) + at, 1.0f, head_dim, to);
-  }
+  if (rows.type == DType::kF16)
+    expand_typed(static_cast<const uint16_t*>(rows.base) + at, head_dim, to);
+  else
+    expand_typed(static_cast<const float*>(rows.base) + at, head_dim, to);
 }
 
 static void store_half_row(const float* from, int64_t head_dim, uint16_t* to) {
@@ -67,41 +47,56 @@ static void store_half_row(const float* from, int64_t head_dim, uint16_t* to) {
   for (; j < head_dim; ++j) to[j] = f16_of(from[j]);
 }
 
-static inline VecF magnitude_of(VecF v) {
-  return as_float(as_int(v) & 0x7fffffff);
-}
-
-// Codes x · 127 / largest, and the scale largest / 127. A row with an infinite maximum keeps it as
-// its scale and has no codes: what is made of it is not finite either.
-static void store_int8_row(const float* from, int64_t head_dim, int8_t* to, float* scale) {
+// Codes x · 127 / largest at to[j · step of j], and the scale largest / 127. A row with an infinite
+// maximum keeps it as its scale and has no codes: what is made of it is not finite either. Keys
+// (kPairs) lie in pairs, `step` bytes apart; values one by one.
+template <bool kPairs>
+static void store_int8_row(const float* from, int64_t head_dim, int8_t* to, int64_t step,
+                           float* scale) {
   VecF most{};
   int64_t j = 0;
   for (; j + kWidth <= head_dim; j += kWidth) most = larger(magnitude_of(load(from + j)), most);
   if (j < head_dim) most = larger(magnitude_of(load_part(from + j, head_dim - j, 0.0f)), most);
   const float largest = max_lanes(most);
   *scale = largest / 127.0f;
-  const float inverse = largest > 0.0f && largest <= 3.4028235e38f ? 127.0f / largest : 0.0f;
-  const VecF round = splat(12582912.0f);  // 1.5 · 2^23: adding it leaves the nearest integer
+  const float inverse = largest > 0.0f && largest <= kMostFloat ? 127.0f / largest : 0.0f;
+  const VecF round = splat(kRoundToInteger);
   for (j = 0; j < head_dim; j += kWidth) {
     const int64_t count = head_dim - j < kWidth ? head_dim - j : kWidth;
     const VecF x = count == kWidth ? load(from + j) : load_part(from + j, count, 0.0f);
-    const VecI codes = as_int(x * inverse + round) - as_int(round);
-    const VecByte bytes = __builtin_convertvector(codes, VecByte);
-    __builtin_memcpy(to + j, &bytes, static_cast<size_t>(count));
+    int32_t codes[kWidth];
+    store(codes, as_int(x * inverse + round) - as_int(round));
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t at = kPairs ? (j + i) / 2 * step + (j + i) % 2 : (j + i) * step;
+      to[at] = static_cast<int8_t>(codes[i]);
+    }
   }
 }
 
-// Row `row` of keys or values.
-static void store_kv_row(DType type, const float* from, int64_t head_dim, int64_t row, void* data,
-                         float* scales) {
-  const int64_t at = row * head_dim;
+// Where one token of one kv-head stands.
+struct KvPlace {
+  int64_t page_head = 0;  // page · kv_heads + kv_head
+  int64_t place = 0;      // in the page
+  int64_t page_size = 0;
+};
+
+static void store_kv_row(bool is_key, DType type, const float* from, int64_t head_dim,
+                         const KvPlace& at, void* data, float* scales) {
+  const int64_t row = at.page_head * at.page_size + at.place;
   switch (type) {
     case DType::kF16:
-      return store_half_row(from, head_dim, static_cast<uint16_t*>(data) + at);
-    case DType::kI8:
-      return store_int8_row(from, head_dim, static_cast<int8_t*>(data) + at, scales + row);
+      return store_half_row(from, head_dim, static_cast<uint16_t*>(data) + row * head_dim);
+    case DType::kI8: {
+      auto* page = static_cast<int8_t*>(data) + at.page_head * at.page_size * head_dim;
+      if (is_key)
+        return store_int8_row<true>(from, head_dim,
+                                    page + at.place / 16 * 16 * head_dim + at.place % 16 * 2, 32,
+                                    scales + row);
+      return store_int8_row<false>(
+          from, head_dim, page + at.place / 2 * 2 * head_dim + at.place % 2, 2, scales + row);
+    }
     default:
-      __builtin_memcpy(static_cast<float*>(data) + at, from,
+      __builtin_memcpy(static_cast<float*>(data) + row * head_dim, from,
                        static_cast<size_t>(head_dim) * sizeof(float));
   }
 }
@@ -120,9 +115,9 @@ static void rope_append_rows(const RopeAppendArgs& a, int64_t begin, int64_t end
         rotate_head(d / 2, cosines, cosines + d / 2, a.k + i * a.kv_stride + h * d);
     }
     for (int64_t h = 0; h < a.kv_heads; ++h) {
-      const int64_t row = (page * a.kv_heads + h) * c.page_size + place;
-      store_kv_row(c.type, a.k + i * a.kv_stride + h * d, d, row, c.keys, c.key_scales);
-      store_kv_row(c.type, a.v + i * a.kv_stride + h * d, d, row, c.values, c.value_scales);
+      const KvPlace at{page * a.kv_heads + h, place, c.page_size};
+      store_kv_row(true, c.type, a.k + i * a.kv_stride + h * d, d, at, c.keys, c.key_scales);
+      store_kv_row(false, c.type, a.v + i * a.kv_stride + h * d, d, at, c.values, c.value_scales);
     }
   }
 }

@@ -49,8 +49,9 @@ struct AttentionChunk {
   int64_t token_stride = 0;
   HeadRows keys, values;
   float scale = 0;
-  float* partial = nullptr;  // [rows · group, partial_floats]
-  float* scratch = nullptr;  // attention_chunk_floats(rows · group, ...) floats
+  const void* next = nullptr;  // keys that this thread will probably read next
+  float* partial = nullptr;    // [rows · group, partial_floats]
+  float* scratch = nullptr;    // attention_chunk_floats(rows · group, ...) floats
 };
 inline constexpr int64_t kMostChunkKeys = 256;
 

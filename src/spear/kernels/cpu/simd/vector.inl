@@ -13,6 +13,12 @@ static inline VecF load(const float* p) {
 static inline void store(float* p, VecF v) {
   *reinterpret_cast<UnalignedF*>(p) = v;
 }
+static inline VecI load(const int32_t* p) {
+  return *reinterpret_cast<const UnalignedI*>(p);
+}
+static inline void store(int32_t* p, VecI v) {
+  *reinterpret_cast<UnalignedI*>(p) = v;
+}
 static inline VecF splat(float v) {
   return v - VecF{};
 }
@@ -30,6 +36,9 @@ static inline VecF as_float(VecI v) {
 }
 static inline VecI as_int(VecF v) {
   return reinterpret_cast<VecI>(v);
+}
+static inline VecF magnitude_of(VecF v) {
+  return as_float(as_int(v) & 0x7fffffff);
 }
 static inline VecF larger(VecF a, VecF b) {
   return a > b ? a : b;
@@ -122,6 +131,10 @@ static inline VecF exp_of(VecF x) {
 static inline float exp_of(float x) {
   return exp_of(splat(x))[0];
 }
+
+static constexpr float kMostFloat = 3.4028235e38f;
+// 1.5 · 2^23: adding it leaves the nearest integer in the low bits, up to 2^22 either way.
+static constexpr float kRoundToInteger = 12582912.0f;
 
 static inline uint32_t bits_of(float v) {
   uint32_t bits;
