@@ -12,30 +12,16 @@
 namespace spear {
 namespace {
 
-using test::GradientCase;
 using test::PlainGraph;
+using test::TrainingCase;
 
 class GradientsOnTheGpu : public ::testing::TestWithParam<const char*> {
  protected:
-  GradientsOnTheGpu() : from_(GetParam()) {
-    for (double& state : from_.arrays.at("teacher")) {
-      teacher_.push_back(bf16_from_float(static_cast<float>(state)));
-      state = float_from_bf16(teacher_.back());
-    }
-    for (double& value : from_.arrays.at("teacher_head")) {
-      head_.push_back(bf16_from_float(static_cast<float>(value)));
-      value = float_from_bf16(head_.back());
-    }
-    values_.assign(from_.values.begin(), from_.values.end());
-    batch_ = {from_.tokens, GradientCase::kSequences, GradientCase::kLength, teacher_,
-              static_cast<float>(from_.arrays.at("temperature")[0])};
-  }
   void SetUp() override {
     Result<std::unique_ptr<Backend>> made = make_gpu_backend(0);
     if (!made) GTEST_SKIP() << made.error().message;
     backend_ = std::move(*made);
-    pass_ = make_reverse_pass(from_.student, {head_.data(), Shape{30, 12}, DType::kBF16}, *backend_,
-                              pool_, {});
+    pass_ = make_reverse_pass(from_.student, from_.head(), *backend_, pool_, {});
   }
   std::vector<float> gradient(KindSet wanted = ~KindSet{0}) {
     std::vector<float> out(values_.size(), 0.0f);
@@ -43,13 +29,12 @@ class GradientsOnTheGpu : public ::testing::TestWithParam<const char*> {
     return out;
   }
 
-  GradientCase from_;
+  TrainingCase from_{GetParam()};
+  const std::vector<float>& values_ = from_.floats32;
+  const StudentBatch batch_ = from_.batch();
   ThreadPool pool_{2};
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<ReversePass> pass_;
-  std::vector<uint16_t> teacher_, head_;
-  std::vector<float> values_;
-  StudentBatch batch_;
   double kl_ = 0;
 };
 

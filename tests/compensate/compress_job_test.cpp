@@ -141,6 +141,20 @@ TEST_F(CompressJob, InterruptedAnywhereItEndsWithTheBytesOfAnUninterruptedRun) {
   EXPECT_EQ(bytes_of(parts.output), bytes_of(whole.output));
 }
 
+TEST_F(CompressJob, KeepsACertificateByWhatItMeasures) {
+  CompressRequest r = unrotated("certified");
+  int measured = 0;
+  r.certify = [&](const DenseModel&, const QuantizedModel&, const Tokenizer&, Progress&) {
+    return "{\"measured\": " + std::to_string(++measured) + "}";
+  };
+  run(r);
+  run(r);
+  EXPECT_EQ(value_or_throw(load_model(r.output)).texts.certificate, "{\"measured\": 1}");
+  r.certificate = "full";
+  run(r);
+  EXPECT_EQ(value_or_throw(load_model(r.output)).texts.certificate, "{\"measured\": 2}");
+}
+
 TEST_F(CompressJob, TrainedParametersApplyToARebuiltBaseAndToNoOther) {
   CompressRequest trained = request(Recipe::kFast, "trained");
   trained.export_parameters = folder_ / "parameters";

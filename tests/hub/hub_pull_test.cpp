@@ -172,6 +172,10 @@ TEST_F(HubPull, WorksWithAHubThatPublishesNoSizes) {
   EXPECT_EQ(fs::file_size(model.folder / "model.safetensors"), static_cast<size_t>(kWeightBytes));
 }
 
+TEST_F(HubPull, ChecksAgainstTheTagOfTheAnswerWhereTheListingHasNoDigest) {
+  expect_refused("noblobswrong", "acme/tiny", ErrorCode::kBadFile, "sha256");
+}
+
 TEST_F(HubPull, WaitsForABusyHub) {
   EXPECT_FALSE(pull("busy", "acme/tiny").was_here);
 }

@@ -63,7 +63,7 @@ def listing(scenario, repository, files):
     siblings = []
     for name, data in files.items():
         entry = {"rfilename": name}
-        if scenario != "noblobs":
+        if not scenario.startswith("noblobs"):
             entry["size"] = len(data)
             entry["blobId"] = git_sha1(data)
             if is_large(name):
@@ -154,7 +154,7 @@ class Handler(BaseHTTPRequestHandler):
         owner, name, file = rest.split("/", 2)
         data = REPOSITORIES[owner + "/" + name][file]
         asked = nth((scenario, rest))
-        if scenario == "wrong" or (scenario == "wrongonce" and asked == 0):
+        if scenario in ("wrong", "noblobswrong") or (scenario == "wrongonce" and asked == 0):
             data = data[:-1] + bytes([data[-1] ^ 1])
         if scenario == "toolong":
             data = data + b"more"

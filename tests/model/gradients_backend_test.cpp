@@ -11,29 +11,14 @@
 namespace spear {
 namespace {
 
-using test::GradientCase;
 using test::PlainGraph;
+using test::TrainingCase;
 
-// A case whose teacher is exact in BF16 and whose values are exact in F32.
 class GradientsOnTheBackend : public ::testing::TestWithParam<const char*> {
  protected:
-  GradientsOnTheBackend() : from_(GetParam()) {
-    for (double& state : from_.arrays.at("teacher")) {
-      teacher_.push_back(bf16_from_float(static_cast<float>(state)));
-      state = float_from_bf16(teacher_.back());
-    }
-    for (double& value : from_.arrays.at("teacher_head")) {
-      head_.push_back(bf16_from_float(static_cast<float>(value)));
-      value = float_from_bf16(head_.back());
-    }
-    for (double& value : from_.values) value = static_cast<float>(value);
-    values_.assign(from_.values.begin(), from_.values.end());
-    batch_ = {from_.tokens, GradientCase::kSequences, GradientCase::kLength, teacher_,
-              static_cast<float>(from_.arrays.at("temperature")[0])};
-  }
   std::unique_ptr<ReversePass> pass(Compute compute, bool keep, bool matrices) {
-    return make_reverse_pass(from_.student, {head_.data(), Shape{30, 12}, DType::kBF16}, *backend_,
-                             pool_, {compute, keep, matrices});
+    return make_reverse_pass(from_.student, from_.head(), *backend_, pool_,
+                             {compute, keep, matrices});
   }
   std::vector<float> gradient(ReversePass& pass) {
     std::vector<float> out(values_.size(), 0.0f);
@@ -53,12 +38,11 @@ class GradientsOnTheBackend : public ::testing::TestWithParam<const char*> {
     return size == 0 ? 0.0 : std::sqrt(error / size);
   }
 
-  GradientCase from_;
+  TrainingCase from_{GetParam()};
+  const std::vector<float>& values_ = from_.floats32;
+  const StudentBatch batch_ = from_.batch();
   ThreadPool pool_{2};
   std::unique_ptr<Backend> backend_ = value_or_throw(make_cpu_backend(pool_));
-  std::vector<uint16_t> teacher_, head_;
-  std::vector<float> values_;
-  StudentBatch batch_;
   double kl_ = 0;
 };
 

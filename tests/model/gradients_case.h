@@ -12,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include "spear/base/mapped_file.h"
+#include "spear/model/gradients.h"
 #include "spear/model/gradients_student.h"
 
 #include "gradients_plain_ops.h"
@@ -156,6 +157,34 @@ struct GradientCase {
     }
     return list;
   }
+};
+
+// A case as training runs it: its teacher exact in BF16, its values exact in F32.
+struct TrainingCase : GradientCase {
+  explicit TrainingCase(const std::string& name) : GradientCase(name) {
+    for (double& state : arrays.at("teacher")) {
+      teacher.push_back(bf16_from_float(static_cast<float>(state)));
+      state = float_from_bf16(teacher.back());
+    }
+    for (double& value : arrays.at("teacher_head")) {
+      teacher_head.push_back(bf16_from_float(static_cast<float>(value)));
+      value = float_from_bf16(teacher_head.back());
+    }
+    for (double& value : values) value = static_cast<float>(value);
+    floats32.assign(values.begin(), values.end());
+  }
+  TrainingCase(const TrainingCase&) = delete;
+  TrainingCase& operator=(const TrainingCase&) = delete;
+
+  [[nodiscard]] TensorView head() const {
+    return {teacher_head.data(), Shape{model.config.vocab_size, 12}, DType::kBF16};
+  }
+  [[nodiscard]] StudentBatch batch() const {
+    return {tokens, kSequences, kLength, teacher, static_cast<float>(arrays.at("temperature")[0])};
+  }
+
+  std::vector<uint16_t> teacher, teacher_head;
+  std::vector<float> floats32;  // the values
 };
 
 // The FP64 graph of a case.

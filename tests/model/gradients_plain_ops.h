@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "spear/base/dtype.h"
-#include "spear/model/gradients_graph.h"
+#include "spear/model/gradients_graph_reverse.h"
 
 namespace spear::test {
 

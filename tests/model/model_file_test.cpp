@@ -123,6 +123,42 @@ TEST_F(ModelFileTest, GivesBackEveryByte) {
   EXPECT_EQ(count_bytes(file.model).total(), count_bytes(model).total());
 }
 
+TEST_F(ModelFileTest, RefusesADamagedByteOfEverySectionByItsName) {
+  save_model(path_, rich_model(), {"{}", "{{ messages }}", "apache-2.0", "{}", "", "{}"});
+  const std::string whole = value_or_throw(read_text_file(path_));
+  std::vector<std::pair<std::string, size_t>> places;  // a byte in the middle of each section
+  {
+    const Artifact artifact = value_or_throw(Artifact::open(path_));
+    for (const ArtifactSection& s : artifact.sections())
+      places.emplace_back(s.name, static_cast<size_t>(s.offset) + s.bytes.size() / 2);
+  }
+  ASSERT_GT(places.size(), 7u);
+  for (const auto& [section, at] : places) {
+    std::string damaged = whole;
+    damaged[at] = static_cast<char>(damaged[at] ^ 1);
+    write_file_atomically(path_, damaged);
+    const Result<ModelFile> file = load_model(path_);
+    ASSERT_FALSE(file.has_value()) << section;
+    EXPECT_EQ(file.error().code, ErrorCode::kBadFile);
+    for (const char* word : {"model.spear", "checksum", section.c_str()})
+      EXPECT_NE(file.error().message.find(word), std::string::npos) << file.error().message;
+  }
+}
+
+TEST_F(ModelFileTest, LooksAtAFileWithoutReadingItsWeightsWhenAsked) {
+  save_model(path_, rich_model(), {});
+  std::string damaged = value_or_throw(read_text_file(path_));
+  {
+    const Artifact artifact = value_or_throw(Artifact::open(path_));
+    const auto codes = artifact.find("layers.0.mlp.gate_proj.codes")->bytes;
+    const auto at = static_cast<size_t>(codes.data() - artifact.file().bytes().data());
+    damaged[at] = static_cast<char>(damaged[at] ^ 1);
+  }
+  write_file_atomically(path_, damaged);
+  EXPECT_TRUE(load_model(path_, FileChecks::kStructure).has_value());
+  EXPECT_FALSE(load_model(path_).has_value());
+}
+
 TEST_F(ModelFileTest, WritingALoadedModelAgainGivesTheSameFile) {
   save_model(path_, rich_model(), ModelTexts{"", "", "x", "", "", ""});
   const ModelFile file = value_or_throw(load_model(path_));

@@ -152,6 +152,7 @@ int run(const CompressSettings& s, CommandContext& context) {
   CompressRequest request = make_request(s, context);
   const Machine machine = make_machine(s.machine, context);
   request.certify = make_certify(s.certificate, request, *machine.backend, context);
+  if (s.certificate == "full") request.certificate = "full";
   std::error_code error;
   fs::create_directories(request.cache, error);
   if (error)

@@ -8,6 +8,7 @@
 #include "spear/base/hash.h"
 #include "spear/base/printable.h"
 #include "spear/cli/text.h"
+#include "spear/eval/evaluate.h"
 #include "spear/model/modules.h"
 
 namespace spear {
@@ -33,26 +34,16 @@ int64_t parameters(const ModelConfig& c) {
 }
 
 Json bytes_json(const ModelFile& file) {
-  const ByteCount b = count_bytes(file.model);
+  const ByteParts parts = bytes_of(file.model);
+  const auto total = static_cast<int64_t>(parts.total);
   const auto plain = static_cast<int64_t>(plain_w4_bytes(file.model.config));
-  const auto total = static_cast<int64_t>(b.total());
-  const size_t stored = b.weights + b.scales + b.zeros + b.compensators + b.biases;
-  return {{"file", file.artifact->file().bytes().size()},
-          {"total", total},
-          {"weights", b.weights},
-          {"scales", b.scales},
-          {"zeros", b.zeros},
-          {"compensators", b.compensators},
-          {"biases", b.biases},
-          {"norms", b.norms},
-          {"embedding", b.embedding},
-          {"head", b.head},
-          {"other", b.other},
-          {"plain_w4", plain},
-          {"extra", total - plain},
-          {"extra_share", static_cast<double>(total - plain) / static_cast<double>(plain)},
-          {"bits_per_weight", 8.0 * static_cast<double>(stored) /
-                                  static_cast<double>(parameters_of_linears(file.model.config))}};
+  Json json = {{"file", file.artifact->file().bytes().size()}};
+  json.update(to_json(parts));
+  json["plain_w4"] = plain;
+  json["extra"] = total - plain;
+  json["extra_share"] = static_cast<double>(total - plain) / static_cast<double>(plain);
+  json["bits_per_weight"] = bits_per_weight(file.model);
+  return json;
 }
 
 std::string precision_text(const QuantizedMatrix& m) {

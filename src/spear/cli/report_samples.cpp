@@ -22,7 +22,7 @@ constexpr const char* kPrompts[] = {"Why is the sky blue?",
 
 // The digest that a provenance names its reference by; empty when it names none.
 std::string reference_digest(const std::filesystem::path& artifact) {
-  const Result<ModelFile> file = load_model(artifact);
+  const Result<ModelFile> file = load_model(artifact, FileChecks::kStructure);
   if (!file) return {};
   const Result<Json> json = parse_json(file->texts.provenance, "provenance");
   if (!json || !json->is_object() || !json->contains("reference")) return {};

@@ -1,7 +1,6 @@
 #include "spear/compensate/compress_job.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include <fmt/format.h>
 
@@ -12,6 +11,8 @@
 #include "spear/compensate/allocate.h"
 #include "spear/compensate/base_model.h"
 #include "spear/compensate/calibration_set.h"
+#include "spear/compensate/phase_clock.h"
+#include "spear/compensate/train_report_json.h"
 #include "spear/compensate/trained_parameters.h"
 #include "spear/diagnose/damage_report.h"
 #include "spear/model/checkpoint.h"
@@ -28,62 +29,18 @@ std::string sha_of(std::string_view text) {
   return sha256_hex(std::as_bytes(std::span(text.data(), text.size())));
 }
 
-// Times of phases over all runs of a job, kept in its folder.
-class PhaseClock {
- public:
-  explicit PhaseClock(std::filesystem::path file) : file_(std::move(file)) {
-    if (const auto text = read_text_file(file_)) {
-      const auto json = parse_json(*text, file_.string());
-      if (json && json->is_object())
-        for (const auto& [name, seconds] : json->items())
-          if (seconds.is_number()) phases_.push_back({name, seconds.get<double>()});
-    }
-  }
-
-  template <class Body>
-  decltype(auto) time(const std::string& name, const Body& body) {
-    const auto begin = std::chrono::steady_clock::now();
-    const struct AtExit {
-      PhaseClock& clock;
-      const std::string& name;
-      std::chrono::steady_clock::time_point begin;
-      ~AtExit() {
-        clock.add(name,
-                  std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
-      }
-    } at_exit{*this, name, begin};
-    return body();
-  }
-  [[nodiscard]] const std::vector<PhaseTime>& phases() const { return phases_; }
-  void save() const {
-    Json json = Json::object();
-    for (const PhaseTime& phase : phases_) json[phase.name] = phase.seconds;
-    write_file_atomically(file_, json.dump());
-  }
-
- private:
-  void add(const std::string& name, double seconds) {
-    auto phase = std::find_if(phases_.begin(), phases_.end(),
-                              [&](const PhaseTime& p) { return p.name == name; });
-    if (phase == phases_.end()) phase = phases_.insert(phases_.end(), {name, 0});
-    phase->seconds += seconds;
-  }
-  std::filesystem::path file_;
-  std::vector<PhaseTime> phases_;
-};
-
 // The reference and what was read with it; shared by the jobs of a search for a target.
 struct Source {
   explicit Source(const CompressRequest& request, ThreadPool& pool, Progress& progress)
       : checkpoint(value_or_throw(Checkpoint::open(request.model))),
-        hash(value_or_throw(checkpoint.content_hash())),
         tokenizer(value_or_throw(load_tokenizer(checkpoint))),
-        dense(load_dense(checkpoint, DType::kBF16, pool, progress)) {}
+        dense(load_dense(checkpoint, DType::kBF16, pool, progress)),
+        hash(dense.content_hash) {}
 
   Checkpoint checkpoint;
-  std::string hash;
   Tokenizer tokenizer;
   DenseModel dense;
+  std::string hash;
 };
 
 std::string key_of(const CompressRequest& request, const RecipePlan& plan, const Source& source,
@@ -289,7 +246,7 @@ class Job {
     std::error_code error;
     if (!std::filesystem::exists(path, error)) return std::nullopt;
     auto file = load_model(path);
-    if (file && file->artifact->verify()) return std::move(*file);
+    if (file) return std::move(*file);
     log(LogLevel::kWarning, fmt::format("{} is damaged and made again", path.string()));
     return std::nullopt;
   }
@@ -337,62 +294,21 @@ class Job {
     save_model(trained, model(), {});
   }
 
-  static Json curve_json(const std::vector<LossPoint>& curve) {
-    Json points = Json::array();
-    for (const LossPoint& point : curve) {
-      Json one = {point.step, point.loss};
-      if (point.held_out >= 0) one.push_back(point.held_out);
-      points.push_back(std::move(one));
-    }
-    return points;
-  }
-
-  [[nodiscard]] Json training_json() const {
-    Json stages = Json::array();
-    for (const StageReport& stage : training_.stages)
-      stages.push_back({{"name", stage.name},
-                        {"held_out_before", stage.held_out_before},
-                        {"held_out_after", stage.held_out_after},
-                        {"best_step", stage.best_step},
-                        {"seconds", stage.seconds},
-                        {"curve", curve_json(stage.curve)}});
-    return {{"stages", std::move(stages)},
-            {"dropped", training_.dropped},
-            {"freed_bytes", training_.freed_bytes},
-            {"ranks_added", training_.ranks_added},
-            {"base_kl", base_kl_}};
-  }
-
   void save_report(const std::filesystem::path& path) const {
-    write_file_atomically(path, training_json().dump());
+    Json json = to_json(training_);
+    json["base_kl"] = base_kl_;
+    write_file_atomically(path, json.dump());
   }
 
   bool load_report(const std::filesystem::path& path) {
     const auto text = read_text_file(path);
-    const auto json =
-        text ? parse_json(*text, path.string()) : Result<Json>(fail(ErrorCode::kNotFound, ""));
-    if (!json) return false;
-    try {
-      for (const Json& from : json->at("stages")) {
-        StageReport stage;
-        stage.name = from.at("name");
-        stage.held_out_before = from.at("held_out_before");
-        stage.held_out_after = from.at("held_out_after");
-        stage.best_step = from.at("best_step");
-        stage.seconds = from.at("seconds");
-        for (const Json& point : from.at("curve"))
-          stage.curve.push_back(
-              {point.at(0), point.at(1), point.size() > 2 ? point.at(2).get<double>() : -1.0});
-        training_.stages.push_back(std::move(stage));
-      }
-      training_.dropped = json->at("dropped");
-      training_.freed_bytes = json->at("freed_bytes");
-      training_.ranks_added = json->at("ranks_added");
-      base_kl_ = json->at("base_kl");
-    } catch (const Json::exception&) {
-      training_ = {};
-      return false;
-    }
+    if (!text) return false;
+    const auto json = parse_json(*text, path.string());
+    if (!json || !json->is_object() || !json->contains("base_kl")) return false;
+    auto report = train_report_from_json(*json);
+    if (!report || !json->at("base_kl").is_number()) return false;
+    training_ = std::move(*report);
+    base_kl_ = json->at("base_kl");
     return true;
   }
 
@@ -425,7 +341,8 @@ class Job {
   }
 
   std::string certificate() {
-    const std::filesystem::path path = work_ / "certificate.json";
+    const std::filesystem::path path =
+        work_ / fmt::format("certificate-{}.json", request_.certificate);
     if (auto stored = read_text_file(path)) return std::move(*stored);
     reference_.reset();
     std::string text = request_.certify(source_.dense, model(), source_.tokenizer, progress_);
@@ -457,7 +374,8 @@ class Job {
     json["summary"] = Json::parse(to_json_text(result()));
     json["summary"].erase("phases");
     if (!training_.stages.empty()) {
-      json["training"] = training_json();
+      json["training"] = to_json(training_);
+      json["training"]["base_kl"] = base_kl_;
       for (Json& stage : json["training"]["stages"]) stage.erase("seconds");
     }
     return json.dump();

@@ -14,6 +14,7 @@
 #include "spear/backend/backend.h"
 #include "spear/base/progress.h"
 #include "spear/base/thread_pool.h"
+#include "spear/compensate/phase_clock.h"
 #include "spear/compensate/recipes.h"
 #include "spear/compensate/train_model.h"
 #include "spear/diagnose/placement.h"
@@ -42,11 +43,7 @@ struct CompressRequest {
   std::filesystem::path export_parameters;  // trained parameters alone; empty: not written
   std::filesystem::path apply_parameters;   // in place of training; empty: trained here
   Certify certify;                          // empty: no certificate
-};
-
-struct PhaseTime {
-  std::string name;
-  double seconds = 0;
+  std::string certificate = "quick";        // what certify measures: kept by this name
 };
 
 struct CompressResult {

@@ -69,21 +69,10 @@ Json json_of(const TaskResult& task) {
 }
 
 Json json_of(const ModelResult& model) {
-  const ByteParts& b = model.bytes;
   Json out = {{"path", model.path},
               {"content_hash", model.content_hash},
               {"compute", model.compute},
-              {"bytes",
-               {{"total", b.total},
-                {"weights", b.weights},
-                {"scales", b.scales},
-                {"zeros", b.zeros},
-                {"compensators", b.compensators},
-                {"biases", b.biases},
-                {"norms", b.norms},
-                {"embedding", b.embedding},
-                {"head", b.head},
-                {"other", b.other}}},
+              {"bytes", to_json(model.bytes)},
               {"bits_per_weight", number(model.bits_per_weight)},
               {"texts", Json::object()},
               {"tasks", Json::object()}};
@@ -255,6 +244,13 @@ Result<ModelResult> read_model(const Json& json, const std::string& where) {
 }
 
 }  // namespace
+
+Json to_json(const ByteParts& bytes) {
+  return {{"total", bytes.total}, {"weights", bytes.weights},           {"scales", bytes.scales},
+          {"zeros", bytes.zeros}, {"compensators", bytes.compensators}, {"biases", bytes.biases},
+          {"norms", bytes.norms}, {"embedding", bytes.embedding},       {"head", bytes.head},
+          {"other", bytes.other}};
+}
 
 std::string to_json_text(const EvalResult& result) {
   Json out = {{"version", kSchemaVersion},

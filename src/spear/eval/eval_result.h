@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "spear/base/error.h"
+#include "spear/base/json_fwd.h"
 #include "spear/eval/statistics.h"
 #include "spear/eval/task_scoring.h"
 #include "spear/eval/text_scoring.h"
@@ -53,6 +54,7 @@ struct ByteParts {
   uint64_t total = 0, weights = 0, scales = 0, zeros = 0, compensators = 0, biases = 0, norms = 0,
            embedding = 0, head = 0, other = 0;
 };
+Json to_json(const ByteParts& bytes);
 
 struct ModelResult {
   std::string path;

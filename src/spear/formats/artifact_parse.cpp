@@ -9,6 +9,7 @@
 #include "spear/formats/artifact.h"
 #include "spear/formats/artifact_layout.h"
 #include "spear/formats/byte_reader.h"
+#include "spear/formats/header_checks.h"
 
 namespace spear {
 
@@ -90,9 +91,7 @@ class Reader {
   Result<void> add_section(uint32_t number, const Entry& entry, uint64_t previous_end) {
     const auto end = std::find(entry.name.begin(), entry.name.end(), '\0');
     const std::string name(entry.name.begin(), end);
-    const bool clean =
-        std::all_of(name.begin(), name.end(), [](char c) { return c > 0x20 && c < 0x7f; });
-    if (name.empty() || !clean || end == entry.name.end() ||
+    if (!is_visible_name(name, entry.name.size() - 1) ||
         std::any_of(end, entry.name.end(), [](char c) { return c != '\0'; }))
       return bad(
           "section {}: the name {} is not 1 to {} printable ASCII characters with zeros "
@@ -167,9 +166,9 @@ class Reader {
     out.dtype = item[1].get<std::string>();
     out.section = section.name;
     const std::string shown = printable(out.name);
-    if (out.name.empty() || out.name.size() > 512 ||
-        !std::all_of(out.name.begin(), out.name.end(), [](char c) { return c > 0x20 && c < 0x7f; }))
-      return bad("manifest: tensor {}: not a name of 1 to 512 printable ASCII characters", shown);
+    if (!is_visible_name(out.name, kMaxTensorName))
+      return bad("manifest: tensor {}: not a name of 1 to {} printable ASCII characters", shown,
+                 kMaxTensorName);
     if (!bits_of(out.dtype))
       return fail(ErrorCode::kUnsupported,
                   fmt::format("{}: tensor {}: type {} is not known to this spear", source_, shown,
@@ -203,16 +202,7 @@ class Reader {
         return bad("tensor {}: dimension {} is not a whole number from 1 to 2^48", shown, axis);
       e[axis] = value[axis].get<int64_t>();
     }
-    switch (value.size()) {
-      case 1:
-        return Shape{e[0]};
-      case 2:
-        return Shape{e[0], e[1]};
-      case 3:
-        return Shape{e[0], e[1], e[2]};
-      default:
-        return Shape{e[0], e[1], e[2], e[3]};
-    }
+    return shape_of(std::span(e, value.size()));
   }
 
   [[nodiscard]] const ArtifactSection* find_section(std::string_view name) const {

@@ -4,6 +4,7 @@
 #include "spear/base/json.h"
 #include "spear/formats/artifact.h"
 #include "spear/formats/artifact_layout.h"
+#include "spear/formats/header_checks.h"
 
 namespace spear {
 
@@ -19,11 +20,6 @@ constexpr uint64_t kSmallAlignment = 8;
 template <class T>
 std::span<const std::byte> bytes_of(const T& value) {
   return std::as_bytes(std::span(&value, 1));
-}
-
-bool is_name(std::string_view name, size_t limit) {
-  return !name.empty() && name.size() <= limit &&
-         std::all_of(name.begin(), name.end(), [](char c) { return c > 0x20 && c < 0x7f; });
 }
 
 }  // namespace
@@ -44,7 +40,7 @@ void ArtifactWriter::pad_to(uint64_t alignment) {
 }
 
 void ArtifactWriter::begin_section(std::string_view name) {
-  expects(!digest_ && is_name(name, Entry{}.name.size() - 1));
+  expects(!digest_ && is_visible_name(name, Entry{}.name.size() - 1));
   for (const WrittenSection& section : sections_) expects(section.name != name);
   pad_to(kAlignment);
   sections_.push_back({std::string(name), file_.size(), 0, 0});
@@ -71,7 +67,7 @@ void ArtifactWriter::add_section(std::string_view name, std::string_view text) {
 
 void ArtifactWriter::add_tensor(std::string_view name, std::string_view dtype, const Shape& shape,
                                 std::span<const std::byte> bytes) {
-  expects(digest_ != nullptr && is_name(name, 512));
+  expects(digest_ != nullptr && is_visible_name(name, kMaxTensorName));
   expects(tensor_bytes(dtype, shape) == static_cast<int64_t>(bytes.size()));
   pad_to(bytes.size() < kSmallTensorBytes ? kSmallAlignment : kAlignment);
   tensors_.push_back({std::string(name), std::string(dtype), shape, sections_.back().name,

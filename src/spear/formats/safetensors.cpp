@@ -11,6 +11,7 @@
 #include "spear/base/atomic_file.h"
 #include "spear/base/json.h"
 #include "spear/formats/byte_reader.h"
+#include "spear/formats/header_checks.h"
 
 namespace spear {
 namespace {
@@ -75,9 +76,9 @@ class Header {
   }
 
   Result<void> add(const std::string& name, const SortedJson& value) {
-    if (name.empty() || name.size() > 512) return bad("a tensor name of {} bytes", name.size());
-    for (const char c : name)
-      if (c < 0x20 || c >= 0x7f) return bad("a tensor name that is not printable ASCII");
+    if (!is_visible_name(name, kMaxTensorName))
+      return bad("a tensor name of {} bytes that is not 1 to {} printable ASCII characters",
+                 name.size(), kMaxTensorName);
     const auto dtype = value.is_object() ? value.find("dtype") : value.end();
     if (!value.is_object() || value.size() != 3 || !value.contains("shape") ||
         !value.contains("data_offsets") || dtype == value.end() || !dtype->is_string())
@@ -108,16 +109,7 @@ class Header {
                    axis, value[axis].dump());
       e[axis] = *extent;
     }
-    switch (value.size()) {
-      case 1:
-        return Shape{e[0]};
-      case 2:
-        return Shape{e[0], e[1]};
-      case 3:
-        return Shape{e[0], e[1], e[2]};
-      default:
-        return Shape{e[0], e[1], e[2], e[3]};
-    }
+    return shape_of(std::span(e, value.size()));
   }
 
   Result<void> place(const std::string& name, GgmlType type, const Shape& shape, int64_t size,
@@ -164,10 +156,8 @@ class Header {
 
 // A name that stays in its folder on every system.
 bool is_plain_file_name(std::string_view name) {
-  if (name.empty() || name.size() > 255 || name.front() == '.') return false;
-  return std::all_of(name.begin(), name.end(), [](char c) {
-    return c > 0x20 && c < 0x7f && c != '/' && c != '\\' && c != ':';
-  });
+  return is_visible_name(name, 255) && name.front() != '.' &&
+         name.find_first_of("/\\:") == std::string_view::npos;
 }
 
 bool is_inside(const fs::path& path, const fs::path& folder) {

@@ -59,7 +59,8 @@ class Checkpoint {
   [[nodiscard]] const std::filesystem::path& folder() const { return parts_.folder; }
 
   [[nodiscard]] const StoredTensor* find(std::string_view name) const;
-  // SHA-256 of everything that was read. Takes seconds for gigabytes; remember it.
+  // SHA-256 of everything that was read. Not remembered between runs: it names caches and stands in
+  // artifacts, and a size and a time do not prove what bytes are; a gigabyte takes about a second.
   [[nodiscard]] Result<std::string> content_hash() const;
 
  private:

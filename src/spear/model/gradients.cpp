@@ -10,7 +10,7 @@
 #include "spear/base/check.h"
 #include "spear/base/thread_pool.h"
 #include "spear/model/gradients_device.h"
-#include "spear/model/gradients_graph.h"
+#include "spear/model/gradients_graph_reverse.h"
 
 namespace spear {
 namespace {

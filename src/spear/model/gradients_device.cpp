@@ -1,14 +1,12 @@
 #include "spear/model/gradients_device.h"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <cmath>
 #include <numeric>
-#include <vector>
 
-#include "spear/backend/training_ops.h"
 #include "spear/base/check.h"
+#include "spear/model/gradients_device_pass.h"
 
 namespace spear {
 namespace {
@@ -16,237 +14,163 @@ namespace {
 constexpr int64_t kLogitFloats = int64_t{1}
                                  << 27;  // of the teacher and of the student that exist at once
 
-// Device memory that grows and keeps no contents.
-class Memory {
- public:
-  float* floats(Backend& backend, int64_t count) { return bytes(backend, count * 4).as<float>(); }
-  uint16_t* halves(Backend& backend, int64_t count) {
-    return bytes(backend, count * 2).as<uint16_t>();
+}  // namespace
+
+DeviceReversePass::DeviceReversePass(const StudentModel& student, TensorView reference_head,
+                                     Backend& backend)
+    : student_(student),
+      config_(student.base->config),
+      backend_(backend),
+      ops_(*backend.training_ops()),
+      embedding_(
+          backend.prepare_quantized(student.base->embedding.view(), {}, nullptr, Compute::kBF16)),
+      states_(student.layers.size()),
+      inputs_(student.layers.size() + 1) {
+  for (const StudentLayer& layer : student.layers)
+    for (const StudentLinear& linear : layer.linears)
+      frozen_.push_back({put(linear.codes), put(linear.scales)});
+  inverse_frequencies_ = put(rope_inverse_frequencies(config_));
+  student_head_ = head_of_student();
+  teacher_head_ = head_of_teacher(reference_head);
+  if (student.base->rotation) {
+    const ResidualRotation& r = *student.base->rotation;
+    signs_in_ = put(r.signs_in);
+    factor_ = put(r.factor);
+    signs_out_ = put(r.signs_out);
+    rotation_ = r.view();
+    rotation_.signs_in = signs_in_.as<float>();
+    rotation_.factor = factor_.as<float>();
+    rotation_.signs_out = signs_out_.as<float>();
   }
-  [[nodiscard]] float* data() const { return buffer_.as<float>(); }
-  [[nodiscard]] uint16_t* half_data() const { return buffer_.as<uint16_t>(); }
+  backend_.synchronize();
+}
 
- private:
-  DeviceBuffer& bytes(Backend& backend, int64_t count) {
-    if (buffer_.bytes() < static_cast<size_t>(count)) {
-      backend.synchronize();  // work queued on the old block ends before it goes
-      buffer_ = backend.allocate(static_cast<size_t>(count));
-    }
-    return buffer_;
-  }
-  DeviceBuffer buffer_;
-};
+double DeviceReversePass::loss(std::span<const float> values, const StudentBatch& batch) {
+  begin(values, batch.tokens, batch.sequences, batch.length);
+  for (size_t l = 0; l < states_.size(); ++l) run_layer(l);
+  return finish(batch, 0, nullptr);
+}
 
-struct FrozenLinear {
-  DeviceBuffer codes, scales;
-};
+double DeviceReversePass::loss_from(int32_t first_layer, std::span<const float> values,
+                                    const StudentBatch& batch) {
+  expects(rows_ == batch.sequences * batch.length && length_ == batch.length);
+  upload_values(values);
+  for (size_t l = static_cast<size_t>(first_layer); l < states_.size(); ++l) run_layer(l);
+  return finish(batch, 0, nullptr);
+}
 
-struct ModuleState {
-  Memory output, latent, gated;  // y [m, n], z and γ(z) ⊙ z [m, rank]
-};
+double DeviceReversePass::loss_and_gradient(std::span<const float> values,
+                                            const StudentBatch& batch, KindSet wanted,
+                                            double weight, std::span<float> gradients) {
+  expects(gradients.size() == values.size());
+  const auto start = std::chrono::steady_clock::now();
+  begin(values, batch.tokens, batch.sequences, batch.length);
+  for (size_t l = 0; l < states_.size(); ++l) run_layer(l);
+  wanted_ = wanted;
+  const auto count = static_cast<int64_t>(values.size());
+  ops_.fill(count, 0.0f, gradients_.floats(backend_, count));
+  float* dx = dx_.floats(backend_, rows_ * config_.hidden_size);
+  const double kl = finish(batch, weight, dx);
+  for (size_t l = states_.size(); l-- > 0;) reverse_layer(l, dx);
+  host_gradients_.resize(values.size());
+  backend_.download(host_gradients_.data(), gradients_.data(), values.size() * sizeof(float));
+  for (size_t i = 0; i < gradients.size(); ++i) gradients[i] += host_gradients_[i];
+  times_.total += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return kl;
+}
 
-struct LayerState {
-  std::array<Memory, kSitesPerLayer> input;  // bf16 [m, k]
-  std::array<Memory, kSitesPerLayer> sums;   // Σx [m]
-  std::array<ModuleState, kModulesPerLayer> modules;
-  Memory input_inverse, middle, middle_inverse;  // [m], [m, hidden], [m]
-  Memory q, k, q_inverse, k_inverse;             // after QK norm and RoPE
-  Memory attention, log_sum;
-};
+void DeviceReversePass::hidden(std::span<const float> values, std::span<const int32_t> tokens,
+                               int64_t sequences, int64_t length, std::span<float> out) {
+  begin(values, tokens, sequences, length);
+  for (size_t l = 0; l < states_.size(); ++l) run_layer(l);
+  final_hidden();
+  backend_.download(out.data(), final_hidden_.data(), out.size() * sizeof(float));
+}
 
-class DeviceReversePass final : public ReversePass {
- public:
-  DeviceReversePass(const StudentModel& student, TensorView reference_head, Backend& backend)
-      : student_(student),
-        config_(student.base->config),
-        backend_(backend),
-        ops_(*backend.training_ops()),
-        embedding_(
-            backend.prepare_quantized(student.base->embedding.view(), {}, nullptr, Compute::kBF16)),
-        states_(student.layers.size()),
-        inputs_(student.layers.size() + 1) {
-    for (const StudentLayer& layer : student.layers)
-      for (const StudentLinear& linear : layer.linears)
-        frozen_.push_back({put(linear.codes), put(linear.scales)});
-    inverse_frequencies_ = put(rope_inverse_frequencies(config_));
-    student_head_ = head_of_student();
-    teacher_head_ = head_of_teacher(reference_head);
-    if (student.base->rotation) {
-      const ResidualRotation& r = *student.base->rotation;
-      signs_in_ = put(r.signs_in);
-      factor_ = put(r.factor);
-      signs_out_ = put(r.signs_out);
-      rotation_ = r.view();
-      rotation_.signs_in = signs_in_.as<float>();
-      rotation_.factor = factor_.as<float>();
-      rotation_.signs_out = signs_out_.as<float>();
-    }
-    backend_.synchronize();
-  }
+DeviceBuffer DeviceReversePass::head_of_student() {
+  const QuantizedView view = student_.base->head_matrix().view();
+  std::vector<uint16_t> rows(static_cast<size_t>(view.n) * static_cast<size_t>(view.k));
+  dequantize_rows_bf16(view, 0, view.n, rows.data());
+  DeviceBuffer buffer = put(rows);
+  backend_.synchronize();
+  return buffer;
+}
 
-  double loss(std::span<const float> values, const StudentBatch& batch) override {
-    begin(values, batch.tokens, batch.sequences, batch.length);
-    for (size_t l = 0; l < states_.size(); ++l) run_layer(l);
-    return finish(batch, 0, nullptr);
-  }
-
-  double loss_from(int32_t first_layer, std::span<const float> values,
-                   const StudentBatch& batch) override {
-    expects(rows_ == batch.sequences * batch.length && length_ == batch.length);
-    upload_values(values);
-    for (size_t l = static_cast<size_t>(first_layer); l < states_.size(); ++l) run_layer(l);
-    return finish(batch, 0, nullptr);
-  }
-
-  double loss_and_gradient(std::span<const float> values, const StudentBatch& batch, KindSet wanted,
-                           double weight, std::span<float> gradients) override {
-    expects(gradients.size() == values.size());
-    const auto start = std::chrono::steady_clock::now();
-    begin(values, batch.tokens, batch.sequences, batch.length);
-    for (size_t l = 0; l < states_.size(); ++l) run_layer(l);
-    wanted_ = wanted;
-    const auto count = static_cast<int64_t>(values.size());
-    ops_.fill(count, 0.0f, gradients_.floats(backend_, count));
-    float* dx = dx_.floats(backend_, rows_ * config_.hidden_size);
-    const double kl = finish(batch, weight, dx);
-    for (size_t l = states_.size(); l-- > 0;) reverse_layer(l, dx);
-    host_gradients_.resize(values.size());
-    backend_.download(host_gradients_.data(), gradients_.data(), values.size() * sizeof(float));
-    for (size_t i = 0; i < gradients.size(); ++i) gradients[i] += host_gradients_[i];
-    times_.total += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    return kl;
-  }
-
-  void hidden(std::span<const float> values, std::span<const int32_t> tokens, int64_t sequences,
-              int64_t length, std::span<float> out) override {
-    begin(values, tokens, sequences, length);
-    for (size_t l = 0; l < states_.size(); ++l) run_layer(l);
-    final_hidden();
-    backend_.download(out.data(), final_hidden_.data(), out.size() * sizeof(float));
-  }
-
-  [[nodiscard]] const PassTimes& times() const override { return times_; }
-
- private:
-  template <class T>
-  DeviceBuffer put(const std::vector<T>& host) {
-    DeviceBuffer buffer = backend_.allocate(host.size() * sizeof(T));
-    backend_.upload(buffer.as<void>(), host.data(), host.size() * sizeof(T));
-    return buffer;
-  }
-  DeviceBuffer head_of_student() {
-    const QuantizedView view = student_.base->head_matrix().view();
-    std::vector<uint16_t> rows(static_cast<size_t>(view.n) * static_cast<size_t>(view.k));
-    dequantize_rows_bf16(view, 0, view.n, rows.data());
-    DeviceBuffer buffer = put(rows);
-    backend_.synchronize();
-    return buffer;
-  }
-  DeviceBuffer head_of_teacher(TensorView weight) {
-    expects(weight.rows() == config_.vocab_size && weight.columns() == config_.hidden_size);
-    const int64_t count = weight.shape.count();
-    std::vector<uint16_t> rows(static_cast<size_t>(count));
-    for (int64_t i = 0; i < count; ++i)
-      rows[static_cast<size_t>(i)] =
-          weight.dtype == DType::kBF16 ? static_cast<const uint16_t*>(weight.data)[i]
+DeviceBuffer DeviceReversePass::head_of_teacher(TensorView weight) {
+  expects(weight.rows() == config_.vocab_size && weight.columns() == config_.hidden_size);
+  const int64_t count = weight.shape.count();
+  std::vector<uint16_t> rows(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i)
+    rows[static_cast<size_t>(i)] = weight.dtype == DType::kBF16
+                                       ? static_cast<const uint16_t*>(weight.data)[i]
                                        : bf16_from_float(static_cast<const float*>(weight.data)[i]);
-    DeviceBuffer buffer = put(rows);
-    backend_.synchronize();
-    return buffer;
-  }
+  DeviceBuffer buffer = put(rows);
+  backend_.synchronize();
+  return buffer;
+}
 
-  [[nodiscard]] const float* value(int64_t slot) const {
-    return slot < 0 ? nullptr : values_.data() + slot;
-  }
-  [[nodiscard]] float* gradient(int64_t slot, ParameterKind kind) const {
-    return slot < 0 || (wanted_ & bit(kind)) == 0 ? nullptr : gradients_.data() + slot;
-  }
-  [[nodiscard]] float eps() const { return static_cast<float>(config_.rms_norm_eps); }
+void DeviceReversePass::product(int64_t m, int64_t n, int64_t k, const void* a, bool transpose_a,
+                                const void* b, bool transpose_b, DType type, float* c, float beta) {
+  GemmArgs args;
+  args.m = m;
+  args.n = n;
+  args.k = k;
+  args.a = a;
+  args.lda = transpose_a ? m : k;
+  args.a_type = type;
+  args.transpose_a = transpose_a;
+  args.b = b;
+  args.ldb = transpose_b ? k : n;
+  args.b_type = type;
+  args.transpose_b = transpose_b;
+  args.c = c;
+  args.ldc = n;
+  args.beta = beta;
+  backend_.gemm(args);
+}
 
-  void product(int64_t m, int64_t n, int64_t k, const void* a, bool transpose_a, const void* b,
-               bool transpose_b, DType type, float* c, float beta) {
-    GemmArgs args;
-    args.m = m;
-    args.n = n;
-    args.k = k;
-    args.a = a;
-    args.lda = transpose_a ? m : k;
-    args.a_type = type;
-    args.transpose_a = transpose_a;
-    args.b = b;
-    args.ldb = transpose_b ? k : n;
-    args.b_type = type;
-    args.transpose_b = transpose_b;
-    args.c = c;
-    args.ldc = n;
-    args.beta = beta;
-    backend_.gemm(args);
-  }
+void DeviceReversePass::upload_values(std::span<const float> values) {
+  backend_.upload(values_.floats(backend_, static_cast<int64_t>(values.size())), values.data(),
+                  values.size() * sizeof(float));
+}
 
-  void upload_values(std::span<const float> values) {
-    backend_.upload(values_.floats(backend_, static_cast<int64_t>(values.size())), values.data(),
-                    values.size() * sizeof(float));
-  }
-  void begin(std::span<const float> values, std::span<const int32_t> tokens, int64_t sequences,
-             int64_t length);
-  void norm(int64_t m, int64_t n, const float* x, int64_t slot, float* y, float* inverse) {
-    backend_.rms_norm({.m = m,
-                       .n = n,
-                       .x = x,
-                       .weight = value(slot),
-                       .eps = eps(),
-                       .y = y,
-                       .inverse_rms = inverse});
-  }
-  const uint16_t* widen(size_t layer, Module module);
-  void keep_input(size_t layer, InputSite site, const float* x);
-  void run_module(size_t layer, Module module);
-  void place_heads(const float* projected, int64_t slot, int64_t heads, float* inverse,
-                   float* placed);
-  DenseAttentionArgs attention_args(size_t layer);
-  void run_layer(size_t layer);
-  void final_hidden();
-  double finish(const StudentBatch& batch, double weight, float* dx);
-  void reverse_module(size_t layer, Module module, const float* dy, float* dx, bool first);
-  void reverse_compensator(size_t layer, Module module, const float* dy, float* dx);
-  void reverse_norm(int64_t m, int64_t n, const float* x, int64_t slot, const float* inverse,
-                    const float* dy, float* dx) {
-    backend_.rms_norm_backward({.m = m,
-                                .n = n,
-                                .x = x,
-                                .weight = value(slot),
-                                .inverse_rms = inverse,
-                                .dy = dy,
-                                .dx = dx,
-                                .dweight = gradient(slot, ParameterKind::kNorm)});
-  }
-  void reverse_attention(size_t layer, float* dx);
-  const float* reverse_heads(float* d, const float* projected, int64_t slot, const float* inverse,
-                             int64_t heads, Memory& scratch);
-  void reverse_layer(size_t layer, float* dx);
+void DeviceReversePass::norm(int64_t m, int64_t n, const float* x, int64_t slot, float* y,
+                             float* inverse) {
+  backend_.rms_norm({.m = m,
+                     .n = n,
+                     .x = x,
+                     .weight = value(slot),
+                     .eps = eps(),
+                     .y = y,
+                     .inverse_rms = inverse});
+}
 
-  const StudentModel& student_;
-  const ModelConfig& config_;
-  Backend& backend_;
-  TrainingOps& ops_;
-  std::unique_ptr<PreparedLinear> embedding_;
-  std::vector<FrozenLinear> frozen_;  // by ModuleId::index()
-  std::vector<LayerState> states_;
-  std::vector<Memory> inputs_;  // the residual stream before each layer and after the last
-  DeviceBuffer inverse_frequencies_, student_head_, teacher_head_, signs_in_, factor_, signs_out_;
-  RotationView rotation_;
-  Memory values_, gradients_, tokens_, positions_, matrix_, a_half_, normed_, activation_, dx_,
-      branch_, dgate_, dup_;
-  Memory dy_half_, du_, dz_, dz_half_, h_, dh_, ds_, db_, weight_gradient_, products_, weighted_,
-      plain_;
-  Memory dattention_, dq_, dk_, dv_, dq_raw_, dk_raw_;
-  Memory unrotated_, final_inverse_, final_hidden_, dfinal_, hidden_half_, teacher_half_;
-  Memory student_logits_, teacher_logits_, logit_half_, kl_;
-  std::vector<float> host_gradients_;
-  KindSet wanted_ = 0;
-  int64_t rows_ = 0, sequences_ = 0, length_ = 0;
-  PassTimes times_;
-};
+RopeArgs DeviceReversePass::rope_args(int64_t heads, float* x, bool inverse) const {
+  return {.m = rows_,
+          .heads = heads,
+          .head_dim = config_.head_dim,
+          .x = x,
+          .row_stride = heads * config_.head_dim,
+          .positions = reinterpret_cast<const int32_t*>(positions_.data()),
+          .inverse_frequencies = inverse_frequencies_.as<float>(),
+          .inverse = inverse};
+}
+
+GateArgs DeviceReversePass::gate_args(const StudentLinear& linear, const float* z, float* u) const {
+  const float* values = values_.data();
+  GateArgs args;
+  args.m = rows_;
+  args.rank = linear.rank;
+  args.hidden = linear.gate_hidden;
+  args.z = z;
+  args.u = u;
+  if (linear.gate_hidden == 0) return args;
+  args.w1 = values + linear.slots.w1;
+  args.b1 = values + linear.slots.b1;
+  args.w2 = values + linear.slots.w2;
+  args.b2 = values + linear.slots.b2;
+  return args;
+}
 
 void DeviceReversePass::begin(std::span<const float> values, std::span<const int32_t> tokens,
                               int64_t sequences, int64_t length) {
@@ -286,22 +210,6 @@ void DeviceReversePass::keep_input(size_t layer, InputSite site, const float* x)
   ops_.row_sums(rows_, k, kept, states_[layer].sums[s].floats(backend_, rows_));
 }
 
-GateArgs gate_args(const StudentLinear& linear, const float* values, int64_t m, const float* z,
-                   float* u) {
-  GateArgs args;
-  args.m = m;
-  args.rank = linear.rank;
-  args.hidden = linear.gate_hidden;
-  args.z = z;
-  args.u = u;
-  if (linear.gate_hidden == 0) return args;
-  args.w1 = values + linear.slots.w1;
-  args.b1 = values + linear.slots.b1;
-  args.w2 = values + linear.slots.w2;
-  args.b2 = values + linear.slots.b2;
-  return args;
-}
-
 void DeviceReversePass::run_module(size_t layer, Module module) {
   const StudentLinear& linear = student_.layers[layer].linear(module);
   LayerState& state = states_[layer];
@@ -317,7 +225,7 @@ void DeviceReversePass::run_module(size_t layer, Module module) {
   float* z = own.latent.floats(backend_, rows_ * rank);
   float* u = own.gated.floats(backend_, rows_ * rank);
   product(rows_, rank, linear.k, x, false, a, true, DType::kBF16, z, 0);
-  ops_.gate(gate_args(linear, values_.data(), rows_, z, u));
+  ops_.gate(gate_args(linear, z, u));
   product(rows_, linear.n, rank, u, false, value(linear.slots.b), false, DType::kF32, y, 1);
 }
 
@@ -327,13 +235,7 @@ void DeviceReversePass::place_heads(const float* projected, int64_t slot, int64_
     norm(rows_ * heads, config_.head_dim, projected, slot, placed, inverse);
   else
     backend_.copy(projected, placed, rows_ * heads * config_.head_dim);
-  backend_.rope({.m = rows_,
-                 .heads = heads,
-                 .head_dim = config_.head_dim,
-                 .x = placed,
-                 .row_stride = heads * config_.head_dim,
-                 .positions = reinterpret_cast<const int32_t*>(positions_.data()),
-                 .inverse_frequencies = inverse_frequencies_.as<float>()});
+  backend_.rope(rope_args(heads, placed, false));
 }
 
 DenseAttentionArgs DeviceReversePass::attention_args(size_t layer) {
@@ -450,186 +352,6 @@ double DeviceReversePass::finish(const StudentBatch& batch, double weight, float
   backend_.download(host.data(), kl, host.size() * sizeof(float));
   return std::accumulate(host.begin(), host.end(), 0.0) / static_cast<double>(rows_);
 }
-
-// Gradients of the factors and the gate; adds A's share to dx. Leaves dB of this batch in db_.
-void DeviceReversePass::reverse_compensator(size_t layer, Module module, const float* dy,
-                                            float* dx) {
-  const StudentLinear& linear = student_.layers[layer].linear(module);
-  LayerState& state = states_[layer];
-  ModuleState& own = state.modules[static_cast<size_t>(module)];
-  const LinearSlots& slots = linear.slots;
-  const int64_t rank = linear.rank;
-  const int64_t hidden = linear.gate_hidden;
-  const uint16_t* x = state.input[static_cast<size_t>(input_site(module))].half_data();
-  float* db = db_.floats(backend_, rank * linear.n);
-  product(rank, linear.n, rows_, own.gated.data(), true, dy, false, DType::kF32, db, 0);
-  if (float* to = gradient(slots.b, ParameterKind::kFactorB)) backend_.add(rank * linear.n, db, to);
-  float* du = du_.floats(backend_, rows_ * rank);
-  product(rows_, rank, linear.n, dy, false, value(slots.b), true, DType::kF32, du, 0);
-  GateBackwardArgs gate;
-  gate.forward = gate_args(linear, values_.data(), rows_, own.latent.data(), nullptr);
-  gate.du = du;
-  gate.dz = dz_.floats(backend_, rows_ * rank);
-  if (hidden > 0) {
-    gate.h = h_.floats(backend_, rows_ * hidden);
-    gate.dh = dh_.floats(backend_, rows_ * hidden);
-    gate.ds = ds_.floats(backend_, rows_ * rank);
-  }
-  ops_.gate_backward(gate);
-  if (hidden > 0 && (wanted_ & kGateKinds) != 0) {
-    const auto column_sum = [&](const float* a, int64_t n, float* to) {
-      ColumnSumsArgs sums;
-      sums.m = rows_;
-      sums.n = n;
-      sums.stride = n;
-      sums.a = a;
-      sums.plain = plain_.floats(backend_, n);
-      ops_.column_sums(sums);
-      backend_.add(n, sums.plain, to);
-    };
-    product(hidden, rank, rows_, gate.dh, true, own.latent.data(), false, DType::kF32,
-            gradients_.data() + slots.w1, 1);
-    product(rank, hidden, rows_, gate.ds, true, gate.h, false, DType::kF32,
-            gradients_.data() + slots.w2, 1);
-    column_sum(gate.dh, hidden, gradients_.data() + slots.b1);
-    column_sum(gate.ds, rank, gradients_.data() + slots.b2);
-  }
-  uint16_t* dz = dz_half_.halves(backend_, rows_ * rank);
-  ops_.round_to_bf16(rows_ * rank, gate.dz, dz);
-  if (float* to = gradient(slots.a, ParameterKind::kFactorA))
-    product(rank, linear.k, rows_, dz, true, x, false, DType::kBF16, to, 1);
-  if (dx == nullptr) return;
-  uint16_t* a = a_half_.halves(backend_, rank * linear.k);
-  ops_.round_to_bf16(rank * linear.k, value(slots.a), a);
-  product(rows_, linear.k, rank, dz, false, a, false, DType::kBF16, dx, 1);
-}
-
-// dy [m, n] → dx [m, k], overwritten by the first module of a site, added to by the others.
-void DeviceReversePass::reverse_module(size_t layer, Module module, const float* dy, float* dx,
-                                       bool first) {
-  const StudentLinear& linear = student_.layers[layer].linear(module);
-  const FrozenLinear& frozen = frozen_[layer * kModulesPerLayer + static_cast<size_t>(module)];
-  LayerState& state = states_[layer];
-  const LinearSlots& slots = linear.slots;
-  const auto site = static_cast<size_t>(input_site(module));
-  const int64_t n = linear.n;
-  const bool compensated = linear.rank > 0 && linear.compensate;
-  uint16_t* dy_half = dy_half_.halves(backend_, rows_ * n);
-  ops_.round_to_bf16(rows_ * n, dy, dy_half);
-  product(rows_, linear.k, n, dy_half, false, widen(layer, module), false, DType::kBF16, dx,
-          first ? 0 : 1);
-  if (compensated) reverse_compensator(layer, module, dy, dx);
-
-  float* dscale = gradient(slots.scale, ParameterKind::kScale);
-  float* dzero = gradient(slots.zero, ParameterKind::kZero);
-  float* dbias = gradient(slots.bias, ParameterKind::kBias);
-  const bool grouped = linear.groups() > 1;
-  if (grouped && (dscale != nullptr || dzero != nullptr)) {
-    float* g = weight_gradient_.floats(backend_, n * linear.k);
-    product(n, linear.k, rows_, dy_half, true, state.input[site].half_data(), false, DType::kBF16,
-            g, 0);
-    ops_.group_gradients({n, linear.k, linear.group, frozen.codes.as<uint8_t>(),
-                          frozen.scales.as<float>(), value(slots.scale), value(slots.zero),
-                          static_cast<float>(1 << (linear.bits - 1)), g, dscale, dzero});
-  }
-  if (grouped && dbias == nullptr) return;
-  if (!grouped && dscale == nullptr && dzero == nullptr && dbias == nullptr) return;
-  ColumnSumsArgs sums;
-  sums.m = rows_;
-  sums.n = n;
-  sums.stride = n;
-  sums.a = dy;
-  sums.b = state.modules[static_cast<size_t>(module)].output.data();
-  sums.weight = state.sums[site].data();
-  sums.products = grouped ? nullptr : products_.floats(backend_, n);
-  sums.weighted = grouped ? nullptr : weighted_.floats(backend_, n);
-  sums.plain = plain_.floats(backend_, n);
-  ops_.column_sums(sums);
-  ChannelGradientsArgs channel;
-  channel.n = n;
-  channel.rank = compensated ? linear.rank : 0;
-  channel.scales = frozen.scales.as<float>();
-  channel.multipliers = value(slots.scale);
-  channel.bias = value(slots.bias);
-  channel.b = compensated ? value(slots.b) : nullptr;
-  channel.db = compensated ? db_.data() : nullptr;
-  channel.products = sums.products;
-  channel.weighted = sums.weighted;
-  channel.plain = sums.plain;
-  channel.dmultipliers = grouped ? nullptr : dscale;
-  channel.dzeros = grouped ? nullptr : dzero;
-  channel.dbias = dbias;
-  ops_.channel_gradients(channel);
-}
-
-const float* DeviceReversePass::reverse_heads(float* d, const float* projected, int64_t slot,
-                                              const float* inverse, int64_t heads,
-                                              Memory& scratch) {
-  backend_.rope({.m = rows_,
-                 .heads = heads,
-                 .head_dim = config_.head_dim,
-                 .x = d,
-                 .row_stride = heads * config_.head_dim,
-                 .positions = reinterpret_cast<const int32_t*>(positions_.data()),
-                 .inverse_frequencies = inverse_frequencies_.as<float>(),
-                 .inverse = true});
-  if (slot < 0) return d;
-  const int64_t count = rows_ * heads * config_.head_dim;
-  float* raw = scratch.floats(backend_, count);
-  ops_.fill(count, 0.0f, raw);
-  reverse_norm(rows_ * heads, config_.head_dim, projected, slot, inverse, d, raw);
-  return raw;
-}
-
-void DeviceReversePass::reverse_attention(size_t layer, float* dx) {
-  const StudentLayer& own = student_.layers[layer];
-  LayerState& state = states_[layer];
-  const int64_t width = config_.hidden_size;
-  float* dattention = dattention_.floats(backend_, rows_ * config_.q_size());
-  reverse_module(layer, Module::kO, dx, dattention, true);
-  DenseAttentionBackwardArgs args;
-  args.forward = attention_args(layer);
-  args.dy = dattention;
-  args.dq = dq_.floats(backend_, rows_ * config_.q_size());
-  args.dk = dk_.floats(backend_, rows_ * config_.kv_size());
-  args.dv = dv_.floats(backend_, rows_ * config_.kv_size());
-  backend_.dense_attention_backward(args);
-  const float* dq = reverse_heads(args.dq, state.modules[0].output.data(), own.q_norm,
-                                  state.q_inverse.data(), config_.num_attention_heads, dq_raw_);
-  const float* dk = reverse_heads(args.dk, state.modules[1].output.data(), own.k_norm,
-                                  state.k_inverse.data(), config_.num_key_value_heads, dk_raw_);
-  float* branch = branch_.floats(backend_, rows_ * std::max(width, config_.intermediate_size));
-  reverse_module(layer, Module::kQ, dq, branch, true);
-  reverse_module(layer, Module::kK, dk, branch, false);
-  reverse_module(layer, Module::kV, args.dv, branch, false);
-  reverse_norm(rows_, width, inputs_[layer].data(), own.input_norm, state.input_inverse.data(),
-               branch, dx);
-}
-
-// dx: the gradient of the layer's output, then of its input.
-void DeviceReversePass::reverse_layer(size_t layer, float* dx) {
-  const StudentLayer& own = student_.layers[layer];
-  LayerState& state = states_[layer];
-  const int64_t width = config_.hidden_size;
-  const int64_t inner = rows_ * config_.intermediate_size;
-  float* branch = branch_.floats(backend_, rows_ * std::max(width, config_.intermediate_size));
-  reverse_module(layer, Module::kDown, dx, branch, true);
-  SiluMulBackwardArgs silu;
-  silu.count = inner;
-  silu.gate = state.modules[static_cast<size_t>(Module::kGate)].output.data();
-  silu.up = state.modules[static_cast<size_t>(Module::kUp)].output.data();
-  silu.dy = branch;
-  silu.dgate = dgate_.floats(backend_, inner);
-  silu.dup = dup_.floats(backend_, inner);
-  backend_.silu_mul_backward(silu);
-  reverse_module(layer, Module::kGate, silu.dgate, branch, true);
-  reverse_module(layer, Module::kUp, silu.dup, branch, false);
-  reverse_norm(rows_, width, state.middle.data(), own.post_attention_norm,
-               state.middle_inverse.data(), branch, dx);
-  reverse_attention(layer, dx);
-}
-
-}  // namespace
 
 std::unique_ptr<ReversePass> make_device_reverse_pass(const StudentModel& student,
                                                       TensorView reference_head, Backend& backend,

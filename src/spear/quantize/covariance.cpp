@@ -152,15 +152,15 @@ HostTensor Covariances::load(int32_t layer, InputSite site) const {
 void Covariances::store(int32_t layer, InputSite site, const HostTensor& covariance) const {
   const int64_t k = site_width(config_, site);
   expects(covariance.shape() == Shape({k, k}));
-  std::vector<float> triangle;
-  triangle.reserve(triangle_count(k));
   const float* values = covariance.as<float>().data();
-  for (int64_t i = 0; i < k; ++i)
-    triangle.insert(triangle.end(), values + i * k + i, values + (i + 1) * k);
-  const auto bytes = std::as_bytes(std::span(triangle));
+  const auto row = [&](int64_t i) {  // of the upper triangle
+    return std::as_bytes(std::span(values + i * k + i, static_cast<size_t>(k - i)));
+  };
+  Xxh3 digest;
+  for (int64_t i = 0; i < k; ++i) digest.update(row(i));
   FileHeader header;
   header.k = k;
-  header.checksum = xxh3(bytes);
+  header.checksum = digest.digest();
   std::error_code error;
   std::filesystem::create_directories(folder_, error);
   if (error)
@@ -168,7 +168,7 @@ void Covariances::store(int32_t layer, InputSite site, const HostTensor& covaria
                                               folder_.string(), error.message()));
   AtomicFile file(file_of(layer, site));
   file.write(std::as_bytes(std::span(&header, 1)));
-  file.write(bytes);
+  for (int64_t i = 0; i < k; ++i) file.write(row(i));
   file.commit();
 }
 

@@ -10,6 +10,7 @@ namespace {
 // An F32 sum of this many squares is exact enough (2^-24 · √rows); more would cost digits, fewer
 // cost time.
 constexpr int64_t kRowsBetweenFlushes = 8192;
+constexpr int64_t kSlabFloats = int64_t{1} << 22;  // of a product on its way to the host
 constexpr int64_t kPanels =
     4;  // the product is symmetric: panels of columns, rows down to the diagonal only
 
@@ -76,16 +77,22 @@ void MomentSum::add(const float* x, int64_t m) {
   if (pending_rows_ >= kRowsBetweenFlushes) flush();
 }
 
+// By slabs: a second copy of a wide site's product would be hundreds of megabytes.
 void MomentSum::flush() {
   if (pending_rows_ == 0) return;
-  staging_.resize(std::max(staging_.size(), sum_.size()));
-  backend_.download(staging_.data(), product_.as<float>(), sum_.size() * sizeof(float));
-  pool_.parallel_for(k_, 16, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      for (int64_t j = i; j < k_; ++j)
-        sum_[static_cast<size_t>(i * k_ + j)] +=
-            static_cast<double>(staging_[static_cast<size_t>(i * k_ + j)]);
-  });
+  const int64_t slab = std::clamp<int64_t>(kSlabFloats / k_, 1, k_);
+  staging_.resize(std::max(staging_.size(), static_cast<size_t>(slab * k_)));
+  for (int64_t first = 0; first < k_; first += slab) {
+    const int64_t rows = std::min(slab, k_ - first);
+    backend_.download(staging_.data(), product_.as<float>() + first * k_,
+                      static_cast<size_t>(rows * k_) * sizeof(float));
+    pool_.parallel_for(rows, 16, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        for (int64_t j = first + i; j < k_; ++j)
+          sum_[static_cast<size_t>((first + i) * k_ + j)] +=
+              static_cast<double>(staging_[static_cast<size_t>(i * k_ + j)]);
+    });
+  }
   pending_rows_ = 0;
 }
 
