@@ -141,6 +141,20 @@ TEST_F(CompressJob, InterruptedAnywhereItEndsWithTheBytesOfAnUninterruptedRun) {
   EXPECT_EQ(bytes_of(parts.output), bytes_of(whole.output));
 }
 
+TEST_F(CompressJob, OtherMetricsOfClosedFormsAreSaidAndKeptApart) {
+  const double exact = run(unrotated("metrics")).final_kl;
+  for (const auto& [metric, name] :
+       {std::pair(FactorMetric::kPlain, "plain"), std::pair(FactorMetric::kDiagonal, "diagonal")}) {
+    CompressRequest r = unrotated("metrics");
+    r.recipe.metric = metric;
+    const CompressResult result = run(r);
+    EXPECT_LT(result.final_kl, result.plain_kl);
+    EXPECT_NE(result.final_kl, exact);
+    const std::string provenance = value_or_throw(load_model(r.output)).texts.provenance;
+    EXPECT_NE(provenance.find("\"metric\":\"" + std::string(name)), std::string::npos);
+  }
+}
+
 TEST_F(CompressJob, KeepsACertificateByWhatItMeasures) {
   CompressRequest r = unrotated("certified");
   int measured = 0;

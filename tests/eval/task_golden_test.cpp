@@ -28,8 +28,7 @@ class TaskGolden : public ::testing::TestWithParam<const char*> {
     const std::string command = "python3 '" + (kSource / "tools/make_tiny_model.py").string() +
                                 "' '" + folder_.path().string() + "' --families smollm2";
     if (std::system(command.c_str()) != 0) GTEST_SKIP() << "python3 could not write the tiny model";
-    const Checkpoint checkpoint =
-        value_or_throw(Checkpoint::open(folder_.path() / "smollm2"));
+    const Checkpoint checkpoint = value_or_throw(Checkpoint::open(folder_.path() / "smollm2"));
     encoder_ = text_encoder(value_or_throw(load_tokenizer(checkpoint)));
     model_ = load_dense(checkpoint, DType::kF32, pool_, silent_);
   }
@@ -42,15 +41,16 @@ class TaskGolden : public ::testing::TestWithParam<const char*> {
   DenseModel model_;
 };
 
-// FP32 against FP64: a log likelihood here is a sum of at most some hundred terms of order ten, each
-// within 2e-4 of the FP64 model (tests/model/golden_logits_test.cpp); a token more or less moves it
-// by several units.
+// FP32 against FP64: a log likelihood here is a sum of at most some hundred terms of order ten,
+// each within 2e-4 of the FP64 model (tests/model/golden_logits_test.cpp); a token more or less
+// moves it by several units.
 constexpr double kTolerance = 0.02;
 
 TEST_P(TaskGolden, ScoresAreThoseOfTheIndependentComputation) {
   const auto path = kGolden / "scores.json";
   const Json golden =
-      value_or_throw(parse_json(value_or_throw(read_text_file(path)), path.string())).at(GetParam());
+      value_or_throw(parse_json(value_or_throw(read_text_file(path)), path.string()))
+          .at(GetParam());
   const TaskSet set = value_or_throw(load_known_task(GetParam(), kGolden));
   const EncodedTask task = value_or_throw(encode_task(set, encoder_, model_.config));
   Decoder decoder(*backend_, model_, Compute::kF32);
@@ -69,7 +69,8 @@ TEST_P(TaskGolden, ScoresAreThoseOfTheIndependentComputation) {
 TEST_P(TaskGolden, AccuraciesAreThoseOfTheIndependentComputation) {
   const auto path = kGolden / "scores.json";
   const Json golden =
-      value_or_throw(parse_json(value_or_throw(read_text_file(path)), path.string())).at(GetParam());
+      value_or_throw(parse_json(value_or_throw(read_text_file(path)), path.string()))
+          .at(GetParam());
   EvalOptions options;
   options.tasks = {GetParam()};
   options.data_folder = kGolden;

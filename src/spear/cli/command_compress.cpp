@@ -28,7 +28,7 @@ struct CompressSettings {
   std::string recipe = "closed";
   std::string budget = "1%", target_gap;
   std::string certificate = "auto";
-  std::string method = "gptq", zeros = "u8", start = "zero";
+  std::string method = "gptq", zeros = "u8", start = "zero", metric = "covariance";
   std::vector<std::string> texts;
   bool no_text = false, no_rotate = false, no_gate = false, gate = false, row_bias = false;
   std::string costs, export_file, apply_file;
@@ -62,6 +62,8 @@ RecipeOptions recipe_options(const CompressSettings& s, const CommandContext& co
   if (s.row_bias) options.row_bias = true;
   if (s.gate || s.no_gate) options.gate = s.gate;
   options.start = s.start == "small" ? FactorStart::kRandomSmall : FactorStart::kRandomZero;
+  if (s.metric != "covariance")
+    options.metric = s.metric == "plain" ? FactorMetric::kPlain : FactorMetric::kDiagonal;
   QuantizeOptions& q = options.quantize;
   q.method = s.method == "rtn" ? QuantizeMethod::kRtn : QuantizeMethod::kGptq;
   q.rotate = !s.no_rotate;
@@ -230,6 +232,11 @@ void declare_training(CLI::App& app, CompressSettings& s) {
   app.add_option("--factor-bits", o.factor_bits, "Bits of the compensators' factors")
       ->type_name("N")
       ->check(CLI::IsMember({4, 8, 16}));
+  app.add_option("--metric", s.metric,
+                 "What closed forms minimise: the output's error for correlated inputs (QERA), for "
+                 "uncorrelated ones (LQER), or the weight's own (SVD)")
+      ->type_name("NAME")
+      ->check(CLI::IsMember({"covariance", "diagonal", "plain"}));
   app.add_flag("--gate", s.gate, "Compensators with the paper's gate, whatever the recipe");
   app.add_flag("--no-gate", s.no_gate, "Compensators without a gate")->excludes("--gate");
   app.add_flag("--row-bias", s.row_bias, "Train a bias of each output row");

@@ -58,6 +58,7 @@ class ClosedForms {
     const int64_t n = work.quantized.n;
     const int64_t k = work.quantized.k;
     ClosedFormOptions options;
+    options.metric = plan_.metric;
     options.rank = options.spectrum =
         static_cast<int32_t>(std::min<int64_t>(rank_, std::min(n, k)));
     options.seed = plan_.quantize.seed;

@@ -254,6 +254,7 @@ Result<RecipePlan> plan_recipe(const RecipeOptions& options, const ModelConfig& 
   plan.covariance_self = std::min(plan.covariance_self, plan.self_samples);
   plan.covariance_real = std::min(plan.covariance_real, plan.real_sequences);
   plan.row_bias = options.row_bias.value_or(false);
+  plan.metric = options.metric;
   if (options.gate.has_value()) plan.gate_per_rank = *options.gate ? 4 : 0;
   if (options.recipe == Recipe::kPlain) return plan;
   auto bytes = extra_bytes(options, config, plan);
@@ -272,36 +273,39 @@ std::string to_json_text(const RecipePlan& plan) {
     Json one = Json::parse(to_json_text(stage.options));
     stages.push_back({{"name", stage.name}, {"options", std::move(one)}});
   }
-  const Json json = {{"recipe", name_of(plan.recipe)},
-                     {"quantize",
-                      {{"method", q.method == QuantizeMethod::kGptq ? "gptq" : "rtn"},
-                       {"bits", q.bits},
-                       {"group", q.group},
-                       {"symmetric", q.symmetric},
-                       {"clip", q.clip},
-                       {"rotate", q.rotate},
-                       {"seed", q.seed},
-                       {"damping", q.damping},
-                       {"activation_order", q.activation_order},
-                       {"embedding_bits", q.embedding_bits},
-                       {"head_bits", q.head_bits},
-                       {"zero_kind", static_cast<int>(q.zero_kind)}}},
-                     {"length", plan.length},
-                     {"self_samples", plan.self_samples},
-                     {"real_sequences", plan.real_sequences},
-                     {"covariance_self", plan.covariance_self},
-                     {"covariance_real", plan.covariance_real},
-                     {"refit_scales", plan.refit_scales},
-                     {"start", kStartNames[static_cast<size_t>(plan.start)]},
-                     {"factor_bits", plan.factor_bits},
-                     {"gate_per_rank", plan.gate_per_rank},
-                     {"select_by_damage", plan.select_by_damage},
-                     {"row_bias", plan.row_bias},
-                     {"stages", std::move(stages)},
-                     {"removal_sequences", plan.removal_sequences},
-                     {"retune_steps", plan.retune_steps},
-                     {"extra_bytes", plan.extra_bytes},
-                     {"file_limit", plan.file_limit}};
+  Json json = {{"recipe", name_of(plan.recipe)},
+               {"quantize",
+                {{"method", q.method == QuantizeMethod::kGptq ? "gptq" : "rtn"},
+                 {"bits", q.bits},
+                 {"group", q.group},
+                 {"symmetric", q.symmetric},
+                 {"clip", q.clip},
+                 {"rotate", q.rotate},
+                 {"seed", q.seed},
+                 {"damping", q.damping},
+                 {"activation_order", q.activation_order},
+                 {"embedding_bits", q.embedding_bits},
+                 {"head_bits", q.head_bits},
+                 {"zero_kind", static_cast<int>(q.zero_kind)}}},
+               {"length", plan.length},
+               {"self_samples", plan.self_samples},
+               {"real_sequences", plan.real_sequences},
+               {"covariance_self", plan.covariance_self},
+               {"covariance_real", plan.covariance_real},
+               {"refit_scales", plan.refit_scales},
+               {"start", kStartNames[static_cast<size_t>(plan.start)]},
+               {"factor_bits", plan.factor_bits},
+               {"gate_per_rank", plan.gate_per_rank},
+               {"select_by_damage", plan.select_by_damage},
+               {"row_bias", plan.row_bias},
+               {"stages", std::move(stages)},
+               {"removal_sequences", plan.removal_sequences},
+               {"retune_steps", plan.retune_steps},
+               {"extra_bytes", plan.extra_bytes},
+               {"file_limit", plan.file_limit}};
+  // Said where it is not the usual one, so that what was made before keeps its name.
+  if (plan.metric != FactorMetric::kCovariance)
+    json["metric"] = plan.metric == FactorMetric::kPlain ? "plain" : "diagonal";
   return json.dump();
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "spear/base/error.h"
+#include "spear/compensate/closed_form.h"
 #include "spear/compensate/trainer.h"
 #include "spear/model/config.h"
 #include "spear/quantize/quantize_model.h"
@@ -43,6 +44,7 @@ struct RecipeOptions {
   // Where above 0 (or set) instead of the recipe's own.
   int64_t steps = 0, batch = 0, self_samples = 0, real_sequences = 0;
   std::optional<bool> row_bias, gate;
+  FactorMetric metric = FactorMetric::kCovariance;  // of closed forms
   // What the paper leaves open.
   double alpha = 1.0;
   FactorStart start = FactorStart::kRandomZero;
@@ -62,6 +64,7 @@ struct RecipePlan {
   int64_t covariance_self = 0, covariance_real = 0;  // the first of them, for covariances
   bool refit_scales = true;
   FactorStart start = FactorStart::kClosedForm;
+  FactorMetric metric = FactorMetric::kCovariance;
   int32_t factor_bits = 8;
   int32_t gate_per_rank = 0;  // hidden units of the gate per rank; 0: none
   bool select_by_damage = false;

@@ -1,5 +1,5 @@
-// The way back through the layers of gradients_graph.h: from the gradient of the last residual state
-// to that of every wanted parameter.
+// The way back through the layers of gradients_graph.h: from the gradient of the last residual
+// state to that of every wanted parameter.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,5 @@
-// A compressed model from its file: every tensor's type, shape and values against the configuration.
+// A compressed model from its file: every tensor's type, shape and values against the
+// configuration.
 #include <cmath>
 #include <cstring>
 #include <optional>
