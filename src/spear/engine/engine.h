@@ -15,6 +15,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "spear/engine/request.h"
 #include "spear/engine/step_model.h"
@@ -24,16 +25,21 @@
 namespace spear {
 
 class ThreadPool;
+class TokenTrie;
 
 struct EngineOptions {
   int32_t max_running = 32;                       // answers that run together
   int32_t max_waiting = 1024;                     // requests that wait for their first step
-  int64_t max_waiting_tokens = int64_t{1} << 22;  // prompts of those, together
+  int64_t max_waiting_tokens = int64_t{1} << 21;  // prompts and answers of those, together
   int64_t max_context = 0;                        // at most; 0: what the model and the pool allow
   int64_t token_budget = 512;                     // rows of a step
   int64_t max_draft = 0;                          // tokens guessed by prompt look-up; 0: none
-  bool deterministic = false;            // the tokens of a request do not depend on the others
+  // The tokens of a request that brings a seed (or is greedy) do not depend on what else runs, ran
+  // or waits. Wants a model whose rows stand alone (DecoderModelOptions::one_by_one).
+  bool deterministic = false;
+  bool check_invariants = false;         // after every step: a broken one fails the engine (tests)
   uint64_t seed = 0;                     // of requests that bring none
+  std::vector<int32_t> end_ids;          // the model's own end tokens; the tokenizer's are added
   RequestLimits limits;                  // vocab_size and max_context are filled by the engine
   const StepCostModel* costs = nullptr;  // predicted steps; null: no objective shapes a step
   ThreadPool* pool = nullptr;  // the model's own, used between steps to choose tokens; null: none
@@ -58,7 +64,7 @@ struct Admission {
 
 struct EngineStats {
   int32_t running = 0, waiting = 0;                     // answers; requests
-  int64_t waiting_tokens = 0;                           // of their prompts
+  int64_t waiting_tokens = 0;                           // that those may come to
   int32_t pages = 0, used_pages = 0, cached_pages = 0;  // cached: free, but worth keeping
   int64_t steps = 0;
   int64_t prompt_tokens = 0, computed_prompt_tokens = 0, generated_tokens = 0;
@@ -94,8 +100,10 @@ class Engine {
   // Seconds of the clock that Finish and plan() speak of: steady, zero when the engine started.
   [[nodiscard]] double now() const;
 
-  // For masks of constraints: compile one with make_constraint(…, engine.vocabulary()) anywhere.
   [[nodiscard]] const Tokenizer* tokenizer() const;
+  // What constraints are compiled with (constraint.h), anywhere; made at the first call. Null
+  // without a tokenizer.
+  std::shared_ptr<const TokenTrie> vocabulary();
 
  private:
   class Loop;

@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "spear/tokenizer/utf8.h"
+
 namespace spear {
 namespace {
 
@@ -33,6 +35,9 @@ Result<void> check_stops(const Request& r, const RequestLimits& limits) {
       return fail(ErrorCode::kUsage,
                   fmt::format("stop: strings of 1 to {} bytes expected, found one of {}",
                               limits.max_stop_bytes, stop.size()));
+  for (const std::string& stop : r.stop)
+    if (!is_valid_utf8(stop))
+      return fail(ErrorCode::kUsage, "stop: valid UTF-8 expected, found other bytes");
   if (r.stop_ids.size() > limits.max_stop_ids)
     return fail(ErrorCode::kUsage, fmt::format("stop_token_ids: at most {} expected, found {}",
                                                limits.max_stop_ids, r.stop_ids.size()));

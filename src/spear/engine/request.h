@@ -83,9 +83,9 @@ const char* name_of(FinishReason reason);  // "stop", "length", "cancelled", "er
 
 struct Finish {
   FinishReason reason = FinishReason::kStop;
-  int32_t stop_id = -1;     // the token that ended it, -1: none
-  std::string stop_string;  // the one of Request::stop that did, empty: none
-  std::string message;      // of kError
+  int32_t stop_id = -1;          // the token that ended it, -1: none
+  std::string stop_string = {};  // the one of Request::stop that did, empty: none
+  std::string message = {};      // of kError
   // Seconds of the engine's clock.
   double arrival = 0, started = 0, first_token = 0, finished = 0;
   int64_t prompt_tokens = 0, cached_tokens = 0, tokens = 0;  // tokens: of this answer
@@ -101,16 +101,16 @@ struct TokenLogprob {
 // A token of an answer or a prompt. Log-probabilities are the model's own, before any change.
 struct OutputToken {
   int32_t token = -1;
-  float logprob = 0;                  // 0 where none were asked for
-  std::span<const TokenLogprob> top;  // likeliest first
+  float logprob = 0;                       // 0 where none were asked for
+  std::span<const TokenLogprob> top = {};  // likeliest first
 };
 
 // What one step added to one answer. Views hold during the call only.
 struct Delta {
   int32_t choice = 0;
-  std::string_view text;                // whole characters, nothing of a stop string
-  std::span<const OutputToken> tokens;  // as chosen; their text may follow in a later delta
-  const Finish* finish = nullptr;       // not null: the last delta of this answer
+  std::string_view text = {};                // whole characters, nothing of a stop string
+  std::span<const OutputToken> tokens = {};  // as chosen; their text may follow in a later delta
+  const Finish* finish = nullptr;            // not null: the last delta of this answer
 };
 
 // Where answers go. Called on the engine's thread only: it must not block nor throw.

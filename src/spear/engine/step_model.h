@@ -12,10 +12,10 @@
 namespace spear {
 
 struct StepInput {
-  std::span<const PageCopy> copies;              // done first, in order
-  std::span<const int32_t> tokens;               // [m]
-  std::span<const AttentionSequence> sequences;  // cover all rows in order
-  std::span<const int32_t> logit_rows;           // ascending rows of the batch
+  std::span<const PageCopy> copies = {};              // done first, in order
+  std::span<const int32_t> tokens = {};               // [m]
+  std::span<const AttentionSequence> sequences = {};  // cover all rows in order
+  std::span<const int32_t> logit_rows = {};           // ascending rows of the batch
 };
 
 class StepModel {
@@ -25,6 +25,8 @@ class StepModel {
   [[nodiscard]] virtual int64_t max_context() const = 0;  // what its positions allow
   [[nodiscard]] virtual int64_t page_size() const = 0;
   [[nodiscard]] virtual int64_t pages() const = 0;
+  // Whether the arithmetic of a row depends on its own sequence only, whoever runs beside it.
+  [[nodiscard]] virtual bool rows_stand_alone() const = 0;
   // [logit_rows, vocab] in host memory; the caller may change them; they hold until the next run.
   // Throws Failure or std::bad_alloc when the device fails.
   virtual std::span<float> run(const StepInput& input) = 0;

@@ -26,6 +26,7 @@ void BlockPool::put_first(int32_t page) {
   (first_ == kNone ? last_ : at(first_).before) = page;
   first_ = page;
   ++free_;
+  free_cached_ += p.cached ? 1 : 0;
 }
 
 void BlockPool::put_last(int32_t page) {
@@ -35,6 +36,7 @@ void BlockPool::put_last(int32_t page) {
   (last_ == kNone ? first_ : at(last_).after) = page;
   last_ = page;
   ++free_;
+  free_cached_ += p.cached ? 1 : 0;
 }
 
 void BlockPool::unlink(int32_t page) {
@@ -43,6 +45,7 @@ void BlockPool::unlink(int32_t page) {
   (p.after == kNone ? last_ : at(p.after).before) = p.before;
   p.before = p.after = kNone;
   --free_;
+  free_cached_ -= p.cached ? 1 : 0;
 }
 
 int32_t BlockPool::take(bool& was_cached) {
@@ -80,9 +83,12 @@ void BlockPool::release(int32_t page) {
 void BlockPool::set_cached(int32_t page, bool cached) {
   Page& p = at(page);
   if (p.cached == cached) return;
-  p.cached = cached;
-  if (p.references > 0) return;
+  if (p.references > 0) {
+    p.cached = cached;
+    return;
+  }
   unlink(page);
+  p.cached = cached;
   if (cached) {
     put_last(page);
   } else {
@@ -101,11 +107,13 @@ const char* BlockPool::check() const {
   }
   if (before != last_) return "the list of free pages does not end at its last page";
   if (listed != free_) return "the number of free pages is wrong";
-  int32_t unused = 0;
+  int32_t unused = 0, kept = 0;
   for (const Page& p : pages_) {
     if (p.references < 0) return "a page has fewer than no references";
     if (p.references == 0) ++unused;
+    if (p.references == 0 && p.cached) ++kept;
   }
+  if (kept != free_cached_) return "the number of free pages with a prefix is wrong";
   if (unused != listed) return "a page that nobody holds is not in the list of free pages";
   return nullptr;
 }

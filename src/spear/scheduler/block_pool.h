@@ -15,6 +15,7 @@ class BlockPool {
 
   [[nodiscard]] int32_t size() const { return static_cast<int32_t>(pages_.size()); }
   [[nodiscard]] int32_t free_pages() const { return free_; }  // cached ones included
+  [[nodiscard]] int32_t free_cached_pages() const { return free_cached_; }
   [[nodiscard]] int32_t references(int32_t page) const { return at(page).references; }
   [[nodiscard]] bool cached(int32_t page) const { return at(page).cached; }
 
@@ -48,7 +49,7 @@ class BlockPool {
 
   std::vector<Page> pages_;
   int32_t first_ = kNone, last_ = kNone;
-  int32_t free_ = 0;
+  int32_t free_ = 0, free_cached_ = 0;
 };
 
 }  // namespace spear

@@ -22,6 +22,7 @@ class Scheduler::Planner {
         batch_(batch),
         available_(scheduler.pool_.free_pages()),
         budget_(scheduler.options_.token_budget),
+        logit_rows_(scheduler.options_.logit_rows),
         alive_(scheduler.running_.size()) {}
 
   void run() {
@@ -67,6 +68,7 @@ class Scheduler::Planner {
     batch_.rows.push_back({&s, batch_.total_rows, rows, drafts, context, samples});
     batch_.total_rows += rows;
     budget_ -= rows;
+    logit_rows_ -= s.wants_all_logits ? rows : drafts;
     count(batch_.shape, s.decoding(), rows, context);
   }
 
@@ -87,8 +89,8 @@ class Scheduler::Planner {
       if (!preempt_after(i, true)) return;  // it waits: those before it will finish
     // Every other running sequence keeps its row; guesses take what is left, and no one's page.
     const auto others = static_cast<int64_t>(alive_ - i - 1);
-    int64_t drafts = std::min({std::ssize(s.draft), s.max_tokens - s.length(), budget_ - 1 - others,
-                               options_.logit_rows - 1});
+    int64_t drafts = std::min(
+        {std::ssize(s.draft), s.max_tokens - s.length() - 1, budget_ - 1 - others, logit_rows_});
     drafts = std::max<int64_t>(drafts, 0);
     while (drafts > 0 && pages_needed(s, 1 + drafts) > available_) --drafts;
     available_ -= pages_needed(s, 1 + drafts);
@@ -99,13 +101,14 @@ class Scheduler::Planner {
   // Rows of a prompt that the budget, the shape rule and the objective of those who decode allow.
   int64_t chunk(const Sequence& s, int64_t context) const {
     int64_t rows = std::min(s.length() - context, budget_);
-    if (s.wants_all_logits) rows = std::min(rows, options_.logit_rows);
+    if (s.wants_all_logits) rows = std::min(rows, logit_rows_);
     if (options_.fixed_shapes) {
       const int64_t whole = context < s.prompt_tokens
                                 ? std::min(options_.page_size - context % options_.page_size,
                                            s.prompt_tokens - context)
                                 : 1;
-      return whole <= budget_ ? whole : 0;
+      const bool logits_fit = !s.wants_all_logits || whole <= logit_rows_;
+      return whole <= budget_ && logits_fit ? whole : 0;
     }
     return std::min(rows, std::max(rows_in_time(rows, context), least_chunk()));
   }
@@ -211,6 +214,7 @@ class Scheduler::Planner {
   ScheduledBatch& batch_;
   int64_t available_;
   int64_t budget_;
+  int64_t logit_rows_;
   size_t alive_;  // running sequences that are not preempted: a head of the list
   double tightest_ = kNoDeadline;
 };

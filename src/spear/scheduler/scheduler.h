@@ -26,7 +26,7 @@ struct SchedulerOptions {
   int32_t max_running = 32;
   int32_t max_waiting = 1024;
   int64_t token_budget = 512;  // rows of a step; at least max_running + page_size
-  int64_t logit_rows = 64;     // rows with logits that one sequence may have in a step
+  int64_t logit_rows = 64;     // rows with logits in a step, beside one for each sequence
   int64_t max_draft = 0;       // longest Sequence::draft
   // Prompts run in chunks of exactly one page that start at page borders, and a preempted answer is
   // computed again one token a step: the shape of every product is the sequence's own affair.
@@ -95,6 +95,8 @@ class Scheduler {
   [[nodiscard]] std::span<Sequence* const> running() const { return running_; }
   [[nodiscard]] const BlockPool& pool() const { return pool_; }
   [[nodiscard]] const PrefixCache& prefixes() const { return prefixes_; }
+  // Free pages that hold a prefix.
+  [[nodiscard]] int32_t cached_free_pages() const { return pool_.free_cached_pages(); }
   [[nodiscard]] int64_t prefix_queries() const { return prefix_queries_; }  // tokens looked up
   [[nodiscard]] int64_t prefix_hits() const { return prefix_hits_; }        // tokens found
   [[nodiscard]] int64_t preemptions() const { return preemptions_; }

@@ -34,6 +34,7 @@ struct Sequence {
   uint64_t cache_salt = 0;        // prefixes are shared among equal salts only
   bool use_prefix_cache = true;   // may start on pages that others computed
   bool wants_all_logits = false;  // of every prompt token, not the last one only
+  void* owner = nullptr;          // whoever made it; the scheduler does not look
   int32_t siblings = 0;           // sequences that will fork from this one: their places are kept
 
   // Where it stands.
