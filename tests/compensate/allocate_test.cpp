@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "spear/base/rng.h"
+#include "spear/compensate/base_model.h"
 #include "spear/model/quantized_model.h"
 
 #include "support/tiny_model.h"
@@ -47,6 +48,21 @@ TEST(CompensatorFormat, CountsWhatPackingStores) {
                     pack(values, bits).bytes())
               << bits << ' ' << per_rank << ' ' << rank;
         }
+}
+
+TEST(Allocate, EvenlyThenByGainStopsAtTheRanksThatAreKnown) {
+  const ModelConfig config = test::tiny_config();
+  std::vector<ModuleGains> gains = random_gains(config, 3);
+  for (size_t i = 0; i < gains.size(); ++i) gains[i].gains.resize(i % 3);
+  const CompensatorFormat format{8, 0};
+  const Allocation allocation = spend_evenly_then_by_gain(config, gains, 1 << 20, format);
+  size_t bytes = 0;
+  for (const ModuleId& id : all_modules(config)) {
+    const auto at = static_cast<size_t>(id.index());
+    EXPECT_EQ(allocation.ranks[at], static_cast<int32_t>(at % 3));
+    bytes += format.bytes(config, id, allocation.ranks[at]);
+  }
+  EXPECT_EQ(allocation.bytes, bytes);
 }
 
 TEST(Allocate, ByGainSpendsTheBudgetAndNoMore) {

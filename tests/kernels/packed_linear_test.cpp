@@ -42,10 +42,10 @@ void check_panel(const PackedPart& part, std::span<const LinearSource> sources, 
     const int64_t row = panel * part.rows_per_panel + i % part.rows_per_panel;
     const bool there = row < part.n;
     const uint8_t* codes =
-        there ? source.weight.codes + static_cast<size_t>(row) * source.weight.row_bytes() : nullptr;
+        there ? source.weight.codes + static_cast<size_t>(row) * source.weight.row_bytes()
+              : nullptr;
     for (int32_t j = 0; j < part.columns; ++j) {
-      const uint32_t want =
-          there && j < part.k ? ref::code_at(codes, source.weight.bits, j) : 0u;
+      const uint32_t want = there && j < part.k ? ref::code_at(codes, source.weight.bits, j) : 0u;
       ASSERT_EQ(found.codes[static_cast<size_t>(i * part.columns + j)], want) << i << " " << j;
     }
     for (int32_t g = 0; g < groups; ++g) {
@@ -75,11 +75,21 @@ TEST(PackedLayout, UnpackingGivesBackWhatWasPacked) {
       for (const int32_t group : {0, 32, 64, 128})
         for (const int32_t n : {1, 16, 31, 32, 33, 70}) {
           const int32_t k = group == 0 ? 70 + n : 256;
-          const test::QuantizedCase a({.n = n, .k = k, .bits = bits, .group = group,
-                                       .zero_kind = kind, .rank = n % 6, .bias = n % 2 == 0},
+          const test::QuantizedCase a({.n = n,
+                                       .k = k,
+                                       .bits = bits,
+                                       .group = group,
+                                       .zero_kind = kind,
+                                       .rank = n % 6,
+                                       .bias = n % 2 == 0},
                                       5);
-          const test::QuantizedCase b({.n = n, .k = k, .bits = bits, .group = group,
-                                       .zero_kind = kind, .rank = 3, .factor_bits = 4},
+          const test::QuantizedCase b({.n = n,
+                                       .k = k,
+                                       .bits = bits,
+                                       .group = group,
+                                       .zero_kind = kind,
+                                       .rank = 3,
+                                       .factor_bits = 4},
                                       6);
           const std::vector<LinearSource> one = {source_of(a)};
           const std::vector<LinearSource> two = {source_of(a), source_of(b)};
@@ -87,8 +97,7 @@ TEST(PackedLayout, UnpackingGivesBackWhatWasPacked) {
           ASSERT_EQ(why_not_paired(two[0], two[1]), "");
           for (const auto& sources : {one, two}) {
             const PackedPart part = plan_part(sources);
-            for (int64_t panel = 0; panel < part.panels; ++panel)
-              check_panel(part, sources, panel);
+            for (int64_t panel = 0; panel < part.panels; ++panel) check_panel(part, sources, panel);
           }
         }
 }
@@ -114,8 +123,7 @@ TEST(PackedLayout, NamesWhatDoesNotFit) {
   EXPECT_EQ(why({.n = 4, .k = 40, .group = 20}), "groups of 20 columns");
   EXPECT_EQ(why({.n = 4, .k = 40, .rank = 65}), "a compensator of rank 65");
   EXPECT_EQ(why({.n = 4, .k = 40, .rank = 2, .factor_bits = 16}), "factors of 16 bits");
-  EXPECT_EQ(why({.n = 4, .k = 40, .rank = 2, .gate_hidden = 300}),
-            "a gate of 300 hidden units");
+  EXPECT_EQ(why({.n = 4, .k = 40, .rank = 2, .gate_hidden = 300}), "a gate of 300 hidden units");
 }
 
 // ---------------------------------------------------------------- kernels
@@ -158,8 +166,8 @@ struct Tokens {
         rank_scales(m * modules),
         counts(m * in.digits * cpu::pieces(in.columns, in.block)),
         ranks(m * rank_stride) {
-    view = {codes.data(),  scales.data(), counts.data(),      sums.data(),
-            totals.data(), ranks.data(),  rank_scales.data(), rank_stride, modules};
+    view = {codes.data(), scales.data(),      counts.data(), sums.data(), totals.data(),
+            ranks.data(), rank_scales.data(), rank_stride,   modules};
   }
   [[nodiscard]] bool intact() const {
     return codes.intact() && scales.intact() && sums.intact() && totals.intact() &&
@@ -243,18 +251,22 @@ std::vector<Bounded> reference(const LinearSource& source, const cpu::InputShape
 
 Bounded silu_product(const Bounded& gate, const Bounded& up) {
   const double value = gate.value / (1 + std::exp(-gate.value));
-  const double error = 1.1 * gate.bound + (test::kExpError + 4) * kU * std::abs(value);  // slope < 1.1
-  return {value * up.value,
-          error * (std::abs(up.value) + up.bound) + std::abs(value) * up.bound +
-              2 * kU * std::abs(value * up.value)};
+  const double error =
+      1.1 * gate.bound + (test::kExpError + 4) * kU * std::abs(value);  // slope < 1.1
+  return {value * up.value, error * (std::abs(up.value) + up.bound) + std::abs(value) * up.bound +
+                                2 * kU * std::abs(value * up.value)};
 }
 
 // Everything a job does, on one thread.
 class Job {
  public:
   Job(const Case& c, const PackedKernels& kernels, std::vector<LinearSource> sources, int64_t m)
-      : c_(c), kernels_(kernels), sources_(std::move(sources)), part_(plan_part(sources_)),
-        in_(input_shape(c, part_)), m_(m) {
+      : c_(c),
+        kernels_(kernels),
+        sources_(std::move(sources)),
+        part_(plan_part(sources_)),
+        in_(input_shape(c, part_)),
+        m_(m) {
     stream_.resize(static_cast<size_t>(part_.panels * part_.panel_bytes) + 8192);
     for (int64_t p = 0; p < part_.panels; ++p)
       pack_panel(part_, sources_, p, stream_.data() + p * part_.panel_bytes);
@@ -272,8 +284,12 @@ class Job {
   }
 
   void quantize(const float* x, float eps) {
-    kernels_.quantize({.shape = in_, .x = x, .x_stride = part_.k, .normalize = c_.normalize,
-                       .eps = eps, .to = tokens_->view},
+    kernels_.quantize({.shape = in_,
+                       .x = x,
+                       .x_stride = part_.k,
+                       .normalize = c_.normalize,
+                       .eps = eps,
+                       .to = tokens_->view},
                       0, m_);
   }
   // `together`: by the way of many tokens.
@@ -318,11 +334,10 @@ class Job {
       std::vector<float> scales, memory;
       for (int32_t r = 0; r < ec.rank; ++r) scales.push_back(float_from_f16(ec.b_scales[r]));
       const cpu::GateWeights gate = widened(ec, memory);
-      kernels_.finish_ranks(gate, u, scales.data(), ec.rank,
-                            tokens_->view.ranks + token * stride_ + offsets_[i],
-                            tokens_->view.rank_scales +
-                                token * static_cast<int64_t>(sources_.size()) +
-                                static_cast<int64_t>(i));
+      kernels_.finish_ranks(
+          gate, u, scales.data(), ec.rank, tokens_->view.ranks + token * stride_ + offsets_[i],
+          tokens_->view.rank_scales + token * static_cast<int64_t>(sources_.size()) +
+              static_cast<int64_t>(i));
       u += ec.rank;
     }
   }
@@ -443,8 +458,12 @@ TEST(PackedLinear, AddsTheCompensatorOfEveryRankWidthAndGate) {
   for (const int32_t rank : {1, 2, 7, 8, 16, 17, 64})
     for (const int32_t factor_bits : {4, 8})
       for (const int32_t hidden : {0, 1, 20, 64})
-        check({.shape = {.n = 37, .k = 130, .rank = rank, .factor_bits = factor_bits,
-                         .gate_hidden = hidden, .bias = rank % 2 == 0},
+        check({.shape = {.n = 37,
+                         .k = 130,
+                         .rank = rank,
+                         .factor_bits = factor_bits,
+                         .gate_hidden = hidden,
+                         .bias = rank % 2 == 0},
                .digits = 1 + rank % 2},
               {1, 4, 11});
 }
@@ -453,7 +472,9 @@ TEST(PackedLinear, PairsGateAndUpAndAddsToTheResidual) {
   for (const int32_t n : {5, 16, 40})
     for (const int32_t rank : {0, 1, 8}) {
       check({.shape = {.n = n, .k = 96, .rank = rank, .gate_hidden = rank},
-             .paired = true, .normalize = true, .epilogue = cpu::Epilogue::kSiluMul},
+             .paired = true,
+             .normalize = true,
+             .epilogue = cpu::Epilogue::kSiluMul},
             {1, 2, 13});
       check({.shape = {.n = n, .k = 96, .rank = rank}, .epilogue = cpu::Epilogue::kAdd},
             {1, 2, 13});
@@ -473,8 +494,13 @@ TEST(PackedLinear, RoundsActivationsToTheNearestStep) {
             cpu::InputShape in{.k = k, .columns = rank_columns(k), .digits = digits};
             in.block = block == 0 ? in.columns : block;
             Tokens tokens(in, 3, 0, 0);
-            kernels->quantize({.shape = in, .x = x.data(), .x_stride = k, .normalize = normalize,
-                               .weight = weight.data(), .eps = 1e-5f, .to = tokens.view},
+            kernels->quantize({.shape = in,
+                               .x = x.data(),
+                               .x_stride = k,
+                               .normalize = normalize,
+                               .weight = weight.data(),
+                               .eps = 1e-5f,
+                               .to = tokens.view},
                               0, 3);
             for (int64_t t = 0; t < 3; ++t) {
               double squares = 0;
@@ -486,8 +512,8 @@ TEST(PackedLinear, RoundsActivationsToTheNearestStep) {
               double total = 0, size = 0;
               for (int32_t j = 0; j < k; ++j) {
                 const double want = factor * x[t * k + j] * weight[j];
-                const double step = tokens.view.scales[(t * digits + digits - 1) * blocks +
-                                                       j / in.block];
+                const double step =
+                    tokens.view.scales[(t * digits + digits - 1) * blocks + j / in.block];
                 EXPECT_NEAR(found[j], want, 0.5 * step + 8 * kU * std::abs(want) + 0x1p-100)
                     << kernels->name << " k " << k << " digits " << digits;
                 total += found[j];

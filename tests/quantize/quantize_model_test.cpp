@@ -154,6 +154,19 @@ TEST(QuantizeModel, PlainW4HasThePlainBytes) {
                 static_cast<size_t>(model.config.hidden_size) * (2 * 2 * 2 + 4));
 }
 
+TEST(QuantizeModel, PlainW4CountsAnEmbeddingOfItsOwnAsItIsStored) {
+  Workshop w({.tied = false});
+  QuantizeOptions options;
+  options.method = QuantizeMethod::kRtn;
+  options.rotate = false;
+  const QuantizedModel model = w.quantize(options);
+  const ByteCount bytes = count_bytes(model);
+  EXPECT_EQ(model.embedding.bits, 4);
+  EXPECT_EQ(bytes.total() - bytes.norms - bytes.biases,
+            plain_w4_bytes(model.config) -
+                static_cast<size_t>(model.config.hidden_size) * (2 * 2 * 2 + 4));
+}
+
 TEST(QuantizeModel, TheVisitorSeesEveryModuleOnceAndMayChangeIt) {
   Workshop w;
   std::vector<int> seen(static_cast<size_t>(2 * kModulesPerLayer));

@@ -110,7 +110,15 @@ Allocation spend_evenly_then_by_gain(const ModelConfig& config,
                                      const CompensatorFormat& format) {
   Allocation total;
   total.ranks.assign(modules.size(), 0);
-  if (const auto even = allocate_evenly(config, all_modules(config), budget, format)) total = *even;
+  const std::vector<ModuleId> ids = all_modules(config);
+  if (const auto even = allocate_evenly(config, ids, budget, format)) total = *even;
+  for (size_t i = 0; i < modules.size(); ++i) {  // no rank beyond those that were computed
+    const auto known = static_cast<int32_t>(modules[i].gains.size());
+    if (total.ranks[i] <= known) continue;
+    total.bytes -=
+        format.bytes(config, ids[i], total.ranks[i]) - format.bytes(config, ids[i], known);
+    total.ranks[i] = known;
+  }
   if (format.gate_per_rank > 0) return total;  // a gate grows with the square of the rank
   std::vector<ModuleGains> rest(modules.begin(), modules.end());
   for (size_t i = 0; i < rest.size(); ++i) {

@@ -313,9 +313,11 @@ size_t plain_w4_bytes(const ModelConfig& config) {
   const auto hidden = static_cast<size_t>(config.hidden_size);
   bytes += 2 * hidden * 2 + (config.qk_norm ? 2 * static_cast<size_t>(config.head_dim) * 2 : 0);
   bytes *= static_cast<size_t>(config.num_hidden_layers);
-  const size_t matrix =
-      static_cast<size_t>(config.vocab_size) * (hidden + 2);  // 8 bits and an F16 scale a row
-  return bytes + matrix * (config.tie_word_embeddings ? 1 : 2) + hidden * 4;
+  const auto vocab = static_cast<size_t>(config.vocab_size);
+  bytes += vocab * (hidden + 2) + hidden * 4;  // the head: 8 bits and an F16 scale a row
+  if (config.tie_word_embeddings) return bytes;
+  const size_t groups = vocab * (hidden % 32 == 0 ? hidden / 32 : 1);
+  return bytes + vocab * ((hidden * 4 + 7) / 8) + groups * 2 + (groups + 1) / 2;
 }
 
 }  // namespace spear

@@ -123,8 +123,8 @@ struct ByteCount {
   }
 };
 ByteCount count_bytes(const QuantizedModel& model);
-// The same model as RTN per channel: F16 scales, 4-bit zeros, 8-bit embedding (and head): what
-// "extra bytes" are measured against.
+// The same model as RTN per channel: F16 scales, 4-bit zeros, 8-bit head; an embedding that is not
+// the head in 4 bits, groups of 32. What "extra bytes" are measured against.
 size_t plain_w4_bytes(const ModelConfig& config);
 
 }  // namespace spear
