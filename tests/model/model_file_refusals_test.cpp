@@ -178,6 +178,11 @@ TEST_F(ModelFileRefusals, ScalesAndZerosThatCannotBe) {
       ".scales", [](Edited& t) { t.dtype = "bf16"; }, "bf16 [24, 1], expected f16 [24, 1]");
 }
 
+TEST_F(ModelFileRefusals, ScalesOfZeroAndTheSmallestOnesAreRead) {
+  for (const uint16_t bits : std::initializer_list<uint16_t>{0x0000, 0x0001, 0x8001})
+    EXPECT_EQ(refusal_of(".scales", [&](Edited& t) { set_f16(t, 5, bits); }), "accepted");
+}
+
 TEST_F(ModelFileRefusals, CodesThatCannotBe) {
   expect(
       ".codes",

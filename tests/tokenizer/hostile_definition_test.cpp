@@ -32,7 +32,7 @@ std::string bpe(std::string_view vocab, std::string_view merges, std::string_vie
       .append("}");
 }
 
-TEST(HostileTokenizer, Refuses55DuplicateIdsGapsAndIdsBeyondTheVocabulary) {
+TEST(HostileTokenizer, RefusesDuplicateIdsGapsAndIdsBeyondTheVocabulary) {
   expect_json_refused(bpe(R"({"a": 0, "b": 0})", "[]"), "the id 0 belongs to both \"a\" and \"b\"");
   expect_json_refused(bpe(R"({"a": 0, "a": 1})", "[]"), "stands twice");
   expect_json_refused(bpe(R"({"a": 0, "b": 2})", "[]"),
@@ -50,7 +50,7 @@ TEST(HostileTokenizer, Refuses55DuplicateIdsGapsAndIdsBeyondTheVocabulary) {
                       "the vocabulary gives it 0");
 }
 
-TEST(HostileTokenizer, Refuses56MergesThatNameUnknownTokens) {
+TEST(HostileTokenizer, RefusesMergesThatNameUnknownTokens) {
   expect_json_refused(bpe(R"({"a": 0, "b": 1})", R"(["a c"])"), "of which one is no token");
   expect_json_refused(bpe(R"({"a": 0, "b": 1})", R"(["a b"])"), "makes \"ab\", which is no token");
   expect_json_refused(bpe(R"({"a": 0})", R"(["a"])"), "expected two tokens");
@@ -59,7 +59,7 @@ TEST(HostileTokenizer, Refuses56MergesThatNameUnknownTokens) {
   expect_json_refused(bpe(R"({"a": 0})", R"("a a")"), "expected an array");
 }
 
-TEST(HostileTokenizer, Refuses57HugeAddedTokensAndSurvivesThoseThatContainEachOther) {
+TEST(HostileTokenizer, RefusesHugeAddedTokensAndSurvivesThoseThatContainEachOther) {
   const std::string huge(600, 'x');
   expect_json_refused(
       bpe(R"({"a": 0})", "[]", R"(, "added_tokens": [{"id": 1, "content": ")" + huge + R"("}])"),
@@ -75,7 +75,7 @@ TEST(HostileTokenizer, Refuses57HugeAddedTokensAndSurvivesThoseThatContainEachOt
   EXPECT_EQ(nested.encode("aaaaa").size(), 2u);
 }
 
-TEST(HostileTokenizer, Stops58APatternThatBacktracksWithoutEnd) {
+TEST(HostileTokenizer, StopsAPatternThatBacktracksWithoutEnd) {
   const std::string json = bpe(R"({"a": 0, "b": 1})", "[]", R"(, "pre_tokenizer": {"type": "Split",
       "pattern": {"Regex": "(?:a|a?)+b(?!a)|(a*)*c"}, "behavior": "Isolated"})");
   const auto tokenizer = value_or_throw(Tokenizer::from_json(json, "", "slow"));
@@ -84,7 +84,7 @@ TEST(HostileTokenizer, Stops58APatternThatBacktracksWithoutEnd) {
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(60));
 }
 
-TEST(HostileTokenizer, Encodes93And94LongAndRepeatedTexts) {
+TEST(HostileTokenizer, EncodesLongAndRepeatedTexts) {
   const Tokenizer tokenizer = tiny_tokenizer("tiny_byte_level.json");
   std::string text;
   while (text.size() < 10'000'000) text += "the quick brown fox 123 ";
@@ -93,7 +93,7 @@ TEST(HostileTokenizer, Encodes93And94LongAndRepeatedTexts) {
   EXPECT_EQ(tokenizer.decode(tokenizer.encode(text)), text);
 }
 
-TEST(HostileTokenizer, Refuses86DeepNesting) {
+TEST(HostileTokenizer, RefusesDeepNesting) {
   expect_json_refused(std::string(100'000, '['), "nested deeper");
   std::string deep = R"({"type": "Sequence", "normalizers": [)";
   std::string json = bpe(R"({"a": 0})", "[]", R"(, "normalizer": )");

@@ -91,7 +91,7 @@ TEST(Tokenizer, EncodesFromManyThreads) {
   for (const auto& ids : found) EXPECT_EQ(ids, wanted);
 }
 
-TEST(Tokenizer, Refuses95IdsOutOfRange) {
+TEST(Tokenizer, RefusesIdsOutOfRange) {
   const Tokenizer tokenizer = small();
   for (const int32_t id : {-1, tokenizer.vocab_size(), INT32_MAX, INT32_MIN}) {
     EXPECT_FALSE(tokenizer.is_id(id));

@@ -313,11 +313,14 @@ class Job {
   }
 
   double unseen_kl(const QuantizedModel& candidate) {
+    return unseen_kl(make_student(candidate, {}));
+  }
+
+  double unseen_kl(const StudentModel& student) {
     if (!unseen_teacher_)
       unseen_teacher_.emplace(TeacherStates::gather(reference(), source_.hash, calibration_.unseen,
                                                     request_.compute, request_.cache, pool_,
                                                     progress_));
-    const StudentModel student = make_student(candidate, {});
     ReversePassOptions options;
     options.compute = request_.compute;
     options.keep_matrices = false;
@@ -335,7 +338,14 @@ class Job {
     QuantizeOptions plain;
     plain.method = QuantizeMethod::kRtn;
     plain.rotate = false;
-    plain_kl_ = unseen_kl(quantize_model(source_.dense, nullptr, plain, pool_, progress_));
+    {
+      QuantizedModel candidate = quantize_model(source_.dense, nullptr, plain, pool_, progress_);
+      const StudentModel student = make_student(candidate, {});
+      // The student holds the codes, a byte each: beside the reference there is no room for both.
+      for (QuantizedLayer& layer : candidate.layers)
+        for (QuantizedLinear& linear : layer.linears) linear.weight.codes = {};
+      plain_kl_ = unseen_kl(student);
+    }
     final_kl_ = unseen_kl(model());
     if (plan_.stages.empty() && request_.apply_parameters.empty()) base_kl_ = final_kl_;
   }

@@ -201,8 +201,12 @@ class BackendReversePass final : public ReversePass {
         width_(student.base->config.hidden_size),
         student_head_(dequantized(student.base->head_matrix().view(), pool)),
         teacher_head_(converted(reference_head)),
-        graph_(student, GraphEnds<Ops>{student_head_.data(), teacher_head_.data()}, ops_,
-               options.keep_activations, options.keep_matrices) {
+        graph_(
+            student,
+            GraphEnds<Ops>{student_head_.data(),
+                           teacher_head_.empty() ? static_cast<const Factor*>(reference_head.data)
+                                                 : teacher_head_.data()},
+            ops_, options.keep_activations, options.keep_matrices) {
     expects(reference_head.rows() == student.base->config.vocab_size &&
             reference_head.columns() == width_);
   }
@@ -244,7 +248,9 @@ class BackendReversePass final : public ReversePass {
     });
     return out;
   }
+  // Empty where it can be read as it stands: a head is up to half a gigabyte.
   static std::vector<Factor> converted(TensorView weight) {
+    if (weight.dtype == (std::is_same_v<Factor, float> ? DType::kF32 : DType::kBF16)) return {};
     const auto count = static_cast<size_t>(weight.shape.count());
     std::vector<Factor> out(count);
     if (weight.dtype == DType::kF32) {
