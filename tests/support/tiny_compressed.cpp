@@ -71,9 +71,9 @@ ResidualRotation random_rotation(int64_t n, Rng& rng) {
   for (const float x : v) square += static_cast<double>(x) * x;
   for (int64_t i = 0; i < r.p; ++i)
     for (int64_t j = 0; j < r.p; ++j)
-      r.factor.push_back(static_cast<float>(
-          (i == j ? 1.0 : 0.0) -
-          2 * static_cast<double>(v[static_cast<size_t>(i)]) * v[static_cast<size_t>(j)] / square));
+      r.factor.push_back(static_cast<float>((i == j ? 1.0 : 0.0) -
+                                            2 * static_cast<double>(v[static_cast<size_t>(i)]) *
+                                                v[static_cast<size_t>(j)] / square));
   return r;
 }
 
@@ -96,8 +96,7 @@ QuantizedModel tiny_compressed(const CompressedShape& shape, uint64_t seed) {
           rounded(dense.layers[l].linear(module).weight, shape.bits, shape.group, shape.zero_kind);
       const int32_t rank = shape.rank - (number % 3 == 0 ? 1 : 0);
       if (number++ % 2 == 0 && rank > 0)
-        linear.compensator =
-            random_compensator(linear.weight.n, linear.weight.k, rank, shape, rng);
+        linear.compensator = random_compensator(linear.weight.n, linear.weight.k, rank, shape, rng);
     }
   return model;
 }

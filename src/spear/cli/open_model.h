@@ -31,10 +31,14 @@ struct OpenedModel {
   [[nodiscard]] const ModelConfig& config() const {
     return dense != nullptr ? dense->config : file->model.config;
   }
+  // With a compiled step the packed copy is what is read from then on: the mapped file's pages are
+  // given back.
   [[nodiscard]] Decoder decoder(Backend& backend, Compute compute,
                                 DecoderPath path_taken = DecoderPath::kPlain) const {
-    return dense != nullptr ? Decoder(backend, *dense, compute)
-                            : Decoder(backend, file->model, compute, path_taken);
+    if (dense != nullptr) return Decoder(backend, *dense, compute);
+    Decoder made(backend, file->model, compute, path_taken);
+    if (made.program() != nullptr) file->artifact->file().release(file->artifact->file().bytes());
+    return made;
   }
 };
 
