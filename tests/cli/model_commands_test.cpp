@@ -74,6 +74,52 @@ class ModelCommands : public testing::Test {
   std::string model_;
 };
 
+TEST_F(ModelCommands, BenchMeasuresEveryCaseAndWhatCompensatorsCost) {
+  const std::string file = (program_.folder() / "bench.jsonl").string();
+  const std::vector<std::string> sweep = {"bench",
+                                          artifact(),
+                                          "--prefill",
+                                          "8,16",
+                                          "--context",
+                                          "4",
+                                          "--tokens",
+                                          "3",
+                                          "--batch",
+                                          "2",
+                                          "--batch-context",
+                                          "4",
+                                          "--batch-tokens",
+                                          "2",
+                                          "--repeats",
+                                          "2",
+                                          "--no-ec",
+                                          "-o",
+                                          file};
+  for (const std::string kv : {"f16", "int8"}) {
+    std::vector<std::string> arguments = sweep;
+    arguments.insert(arguments.end(), {"--kv", kv});
+    const ProgramResult result = program_.run(arguments);
+    ASSERT_EQ(result.status, 0) << result.err;
+    for (const char* words : {"prefill 8 ", "prefill 16, no compensators", "decode 3 after 4",
+                              "decode 2 after 4 × 2 streams", "compensators cost", "GB/s"})
+      EXPECT_NE(result.out.find(words), std::string::npos) << words << "\n" << result.out;
+  }
+  const ProgramResult compared = program_.run({"bench", "--compare", file, file});
+  EXPECT_EQ(compared.status, 0) << compared.err;
+  EXPECT_NE(compared.out.find("1.000"), std::string::npos) << compared.out;
+}
+
+TEST_F(ModelCommands, BenchRefusesWhatCannotBeMeasured) {
+  expect_refused({"bench"}, ErrorCode::kUsage, "MODEL is required");
+  expect_refused({"bench", artifact(), "--prefill", "100000"}, ErrorCode::kUsage,
+                 "the model's context is");
+  expect_refused({"bench", artifact(), "--prefill", "0", "--tokens", "0", "--batch-tokens", "0"},
+                 ErrorCode::kUsage, "nothing to measure");
+  expect_refused({"bench", model_, "--no-ec"}, ErrorCode::kUsage, "--no-ec needs a .spear file");
+  expect_refused({"bench", "--compare", artifact(), artifact()}, ErrorCode::kBadFile, "line 1");
+  expect_refused({"bench", artifact(), "--compare", "a", "b"}, ErrorCode::kUsage, "no model");
+}
+
 TEST_F(ModelCommands, ChatAnswersTheSameForTheSameSeed) {
   const auto text = [this](const std::string& seed) {
     return json({"chat", model_, "-p", "hello", "--max-tokens", "12", "--seed", seed,

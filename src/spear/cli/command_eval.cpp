@@ -21,6 +21,7 @@ struct EvalSettings {
   std::vector<std::string> texts;
   std::vector<std::string> choices, last_words;
   std::string data, output;
+  std::string kv = "f32";
   MachineSettings machine;
   EvalOptions options;
 };
@@ -36,6 +37,9 @@ EvalOptions eval_options(const EvalSettings& settings, const CommandContext& con
   options.cache_folder = context.environment.cache_dir / "eval";
   options.reference_compute = options.model_compute = settings.machine.arithmetic();
   options.model_path = settings.machine.decoder_path();
+  options.model_kv = settings.kv == "int8"  ? DType::kI8
+                     : settings.kv == "f16" ? DType::kF16
+                                            : DType::kF32;
   if (context.options.seed != 0) options.seed = context.options.seed;
   return options;
 }
@@ -111,6 +115,9 @@ void declare_options(CLI::App& app, EvalSettings& s) {
   app.add_flag("--quick", s.options.quick, "A subset of texts and tasks, marked as such");
   app.add_option("--data", s.data, "The folder of texts and tasks (also: the variable SPEAR_DATA)")
       ->type_name("FOLDER");
+  app.add_option("--kv", s.kv, "Type of the compressed models' keys and values: f32, f16, int8")
+      ->check(CLI::IsMember({"f32", "f16", "int8"}))
+      ->type_name("TYPE");
   app.add_option("-o,--output", s.output, "Write the JSON result to a file as well")
       ->type_name("FILE");
   add_machine_options(app, s.machine, Paths::kAll);

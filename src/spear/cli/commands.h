@@ -18,6 +18,7 @@ Command eval_command();
 Command report_command();
 Command inspect_command();
 Command chat_command();
+Command bench_command();
 Command completion_command();
 Command man_command();
 

@@ -68,8 +68,8 @@ struct ContinuationScorer::Pass {
   }
 };
 
-ContinuationScorer::ContinuationScorer(Decoder& decoder, int64_t batch_rows)
-    : decoder_(&decoder), batch_rows_(batch_rows), scorer_(decoder) {}
+ContinuationScorer::ContinuationScorer(Decoder& decoder, int64_t batch_rows, DType kv)
+    : decoder_(&decoder), batch_rows_(batch_rows), kv_(kv), scorer_(decoder) {}
 
 std::vector<std::vector<ContinuationScore>> ContinuationScorer::score(std::span<const Group> groups,
                                                                       Progress& progress) {
@@ -104,7 +104,7 @@ void ContinuationScorer::prepare_cache(int64_t longest, int64_t groups) {
   if (cache_ && cache_->capacity() == capacity) return;
   cache_.reset();
   cache_slots_ = std::clamp<int64_t>(batch_rows_ / capacity, 1, groups);
-  cache_.emplace(decoder_->backend(), decoder_->config(), cache_slots_, capacity, true);
+  cache_.emplace(decoder_->backend(), decoder_->config(), cache_slots_, capacity, true, kv_);
 }
 
 void ContinuationScorer::run_batch(std::span<Slot> slots) {

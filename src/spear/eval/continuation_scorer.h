@@ -30,7 +30,7 @@ struct ContinuationScore {
 class ContinuationScorer {
  public:
   // `batch_rows`: about how many tokens one forward pass takes.
-  ContinuationScorer(Decoder& decoder, int64_t batch_rows);
+  ContinuationScorer(Decoder& decoder, int64_t batch_rows, DType kv = DType::kF32);
 
   // Members of a group are alternatives (answers to a question). Sequences must fit the model's
   // context.
@@ -47,6 +47,7 @@ class ContinuationScorer {
 
   Decoder* decoder_;
   int64_t batch_rows_;
+  DType kv_;
   RowScorer scorer_;
   std::optional<KvCache> cache_;
   int64_t cache_slots_ = 0;

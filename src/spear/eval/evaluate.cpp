@@ -162,8 +162,10 @@ EvalResult evaluate(Backend& backend, const TextEncoder& encoder, const Referenc
     found.bits_per_weight = bits_per_weight(*model.model);
     Decoder student(backend, *model.model, options.model_compute, options.model_path);
     if (student.program() != nullptr) found.compute = student.describe();
+    if (options.model_kv != DType::kF32)
+      found.compute += fmt::format(", keys and values in {}", kv_type_name(options.model_kv));
     const ScoredModel scored{fs::path(model.path).filename().string(), model.content_hash,
-                             options.model_compute};
+                             options.model_compute, options.model_kv};
     for (size_t i = 0; i < work.texts.size(); ++i) {
       const TokenScores scores =
           score_against(student, scored, part.states[i], work.texts[i], scoring, progress);

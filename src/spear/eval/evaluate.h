@@ -29,6 +29,7 @@ struct EvalOptions {
   Compute reference_compute = Compute::kBF16;
   Compute model_compute = Compute::kBF16;
   DecoderPath model_path = DecoderPath::kPlain;  // of the compressed models
+  DType model_kv = DType::kF32;                  // their keys and values
   bool quick = false;         // the first windows of each text and every eighth question
   int64_t batch_rows = 2048;  // tokens of one forward pass
   uint64_t seed = 1;          // of the bootstrap

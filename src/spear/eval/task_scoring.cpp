@@ -78,6 +78,7 @@ std::string key_of(const ScoredModel& model, const EncodedTask& task, Decoder& d
                                 model.identity, model.compute == Compute::kF32 ? "f32" : "bf16",
                                 decoder.backend().name(), task.set->name, task.content_hash);
   if (decoder.program() != nullptr) key += fmt::format("path {}\n", decoder.describe());
+  if (model.kv != DType::kF32) key += fmt::format("kv {}\n", kv_type_name(model.kv));
   return key;
 }
 
@@ -154,7 +155,7 @@ TaskScores score_task(Decoder& decoder, const ScoredModel& model, const EncodedT
                       const ScoringOptions& options, Progress& progress) {
   ShardStore store(model.identity.empty() ? std::filesystem::path() : options.cache_folder,
                    key_of(model, task, decoder));
-  ContinuationScorer scorer(decoder, 2 * options.batch_rows);
+  ContinuationScorer scorer(decoder, 2 * options.batch_rows, model.kv);
   TaskScores all;
   const auto total = static_cast<int64_t>(task.groups.size());
   progress.begin(fmt::format("{}, {}", task.set->name, model.label), total);

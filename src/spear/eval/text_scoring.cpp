@@ -42,6 +42,7 @@ std::string key_of(std::string_view kind, const ScoredModel& model, const Scored
                   kFormatVersion, model.identity, name_of(model.compute), decoder.backend().name(),
                   windows.name, windows.content_hash, windows.count);
   if (decoder.program() != nullptr) key += fmt::format("path {}\n", decoder.describe());
+  if (model.kv != DType::kF32) key += fmt::format("kv {}\n", kv_type_name(model.kv));
   if (reference != nullptr)
     key += fmt::format("reference {} {}\n", reference->identity, name_of(reference->compute));
   return key;
@@ -115,7 +116,7 @@ TokenScores score_windows(Decoder& decoder, const ScoredModel& model, const Wind
       progress.advance(range.count);
       continue;
     }
-    if (!runner) runner.emplace(decoder, windows, options.batch_rows);
+    if (!runner) runner.emplace(decoder, windows, options.batch_rows, model.kv);
     runner->run(range, progress, [&](int64_t window, const float* hidden) {
       score(window, hidden, spans_of(scores, windows, {window, 1}));
     });

@@ -32,6 +32,7 @@ struct ScoredModel {
   std::string label;     // for progress and errors: "reference", a path
   std::string identity;  // hash of the model's content
   Compute compute = Compute::kBF16;
+  DType kv = DType::kF32;  // of its keys and values
 };
 
 struct ScoringOptions {

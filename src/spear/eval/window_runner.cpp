@@ -13,11 +13,11 @@ void stop_if_asked(const Progress& progress) {
         "evaluation stopped; finished work is kept, and the same command goes on from there");
 }
 
-WindowRunner::WindowRunner(Decoder& decoder, const Windows& windows, int64_t batch_rows)
+WindowRunner::WindowRunner(Decoder& decoder, const Windows& windows, int64_t batch_rows, DType kv)
     : decoder_(&decoder),
       windows_(&windows),
       batch_(std::clamp<int64_t>(batch_rows / windows.protocol.context, 1, windows.count)),
-      cache_(decoder.backend(), decoder.config(), batch_, windows.protocol.context, false),
+      cache_(decoder.backend(), decoder.config(), batch_, windows.protocol.context, false, kv),
       hidden_(decoder.backend().allocate(
           static_cast<size_t>(batch_ * windows.protocol.context * decoder.config().hidden_size) *
           sizeof(float))) {}

@@ -23,7 +23,8 @@ void stop_if_asked(const Progress& progress);
 class WindowRunner {
  public:
   // `batch_rows`: tokens of one forward pass; at least one window is taken.
-  WindowRunner(Decoder& decoder, const Windows& windows, int64_t batch_rows);
+  WindowRunner(Decoder& decoder, const Windows& windows, int64_t batch_rows,
+               DType kv = DType::kF32);
 
   // hidden is [predictions, hidden_size] on the backend, valid during the call.
   using Visit = std::function<void(int64_t window, const float* hidden)>;

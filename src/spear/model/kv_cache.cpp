@@ -35,6 +35,10 @@ KvCache::KvCache(Backend& backend, const ModelConfig& config, int64_t layers, in
     throw Failure(ErrorCode::kUnsupported, std::string("KV type ") + kv_type_name(type) +
                                                " is not available on this device (" +
                                                std::string(backend.name()) + ")");
+  if (type == DType::kI8 && head_dim_ > 512)  // sums of products are 32 bits wide
+    throw Failure(
+        ErrorCode::kUnsupported,
+        "KV type int8 takes heads of up to 512; the model's have " + std::to_string(head_dim_));
   const auto rows = static_cast<size_t>(pages * page_rows(kv_heads_));
   const size_t bytes = rows * static_cast<size_t>(head_dim_) * size_of(type);
   const size_t scale_bytes = type == DType::kI8 ? rows * sizeof(float) : 0;

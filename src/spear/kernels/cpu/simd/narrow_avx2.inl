@@ -24,3 +24,10 @@ static inline VecI dot_pairs(VecI sum, VecI a, VecI b) {
   return sum + reinterpret_cast<VecI>(
                    _mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
 }
+// sum + the four products of unsigned bytes of a with signed ones of b, in each lane; for codes
+// whose pairs fit 16 bits.
+static inline VecI dot_quads(VecI sum, VecI a, VecI b) {
+  const __m256i pairs =
+      _mm256_maddubs_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b));
+  return sum + reinterpret_cast<VecI>(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}

@@ -26,3 +26,8 @@ static inline VecI dot_pairs(VecI sum, VecI a, VecI b) {
   return reinterpret_cast<VecI>(_mm512_dpwssd_epi32(
       reinterpret_cast<__m512i>(sum), reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
 }
+// sum + the four products of unsigned bytes of a with signed ones of b, in each lane.
+static inline VecI dot_quads(VecI sum, VecI a, VecI b) {
+  return reinterpret_cast<VecI>(_mm512_dpbusd_epi32(
+      reinterpret_cast<__m512i>(sum), reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
+}

@@ -20,3 +20,9 @@ static inline void store_shorts(int16_t* p, VecI v) {
 static inline VecI dot_pairs(VecI sum, VecI a, VecI b) {
   return sum + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
 }
+// sum + the four products of unsigned bytes of a with signed ones of b, in each lane.
+static inline VecI dot_quads(VecI sum, VecI a, VecI b) {
+  for (int shift = 0; shift < 32; shift += 8)
+    sum += (a >> shift & 0xff) * (b << (24 - shift) >> 24);
+  return sum;
+}
