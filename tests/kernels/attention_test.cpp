@@ -263,24 +263,26 @@ TEST(Attention, OneTokenAfterALongContextAgreesWithThePlainTwin) {
 }
 
 TEST(Attention, ARowDependsNeitherOnBatchMatesNorOnThreads) {
-  const Shape shape{.heads = 6, .kv_heads = 2, .head_dim = 16, .page_size = 64};
-  test::each_isa([&](ThreadPool& pool, const cpu::SimdLoops& loops) {
-    Scene scene(shape, {{1, 300}, {40, 100}, {1, 63}, {3, 64}, {1, 1500}}, 7);
-    std::vector<float> together(static_cast<size_t>(scene.outputs()));
-    const AttentionArgs args = scene.args(together.data());
-    cpu::attention(args, pool, loops);
-    for (size_t i = 0; i < 5; ++i) {
-      std::vector<float> alone(together.size());
-      AttentionArgs one = scene.args(alone.data());
-      one.sequences = args.sequences + i;
-      one.sequence_count = 1;
-      ThreadPool single(1);
-      cpu::attention(one, single, loops);
-      const auto [at, count] = scene.outputs_of(i);
-      EXPECT_TRUE(std::equal(alone.begin() + at, alone.begin() + at + count, together.begin() + at))
-          << "sequence " << i;
-    }
-  });
+  for (const DType type : kTypes)
+    test::each_isa([&](ThreadPool& pool, const cpu::SimdLoops& loops) {
+      const Shape shape{.heads = 6, .kv_heads = 2, .head_dim = 16, .page_size = 64, .type = type};
+      Scene scene(shape, {{1, 300}, {40, 100}, {1, 63}, {3, 64}, {1, 1500}}, 7);
+      std::vector<float> together(static_cast<size_t>(scene.outputs()));
+      const AttentionArgs args = scene.args(together.data());
+      cpu::attention(args, pool, loops);
+      for (size_t i = 0; i < 5; ++i) {
+        std::vector<float> alone(together.size());
+        AttentionArgs one = scene.args(alone.data());
+        one.sequences = args.sequences + i;
+        one.sequence_count = 1;
+        ThreadPool single(1);
+        cpu::attention(one, single, loops);
+        const auto [at, count] = scene.outputs_of(i);
+        EXPECT_TRUE(
+            std::equal(alone.begin() + at, alone.begin() + at + count, together.begin() + at))
+            << "sequence " << i;
+      }
+    });
 }
 
 TEST(AttentionPlan, RunsManyLayersOfManyBatchesFromOneObject) {

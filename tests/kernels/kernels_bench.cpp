@@ -209,21 +209,26 @@ void bench_decode(Bench& bench, int64_t heads, int64_t kv_heads, int64_t layers,
       100 * bytes / s / ceiling, 1e-9 * ceiling);
 }
 
+void bench_prompt(Bench& bench, int64_t heads, int64_t kv_heads, int64_t d, int64_t rows,
+                  DType type) {
+  Cache c(heads, kv_heads, d, rows, 0, type, 1);
+  const double s = bench.time([&] { cpu::attention(c.args, bench.pool); });
+  const double flop = 4.0 * static_cast<double>(d * heads) * static_cast<double>(rows) *
+                      static_cast<double>(rows + 1) / 2;
+  std::printf(
+      "attention of a prompt, %2ld/%ld heads of %3ld, %-3s, %4ld rows: %7.2f ms, %6.1f GFLOP/s, "
+      "%4.0f "
+      "%% of %0.f\n",
+      heads, kv_heads, d, name_of(type), rows, 1e3 * s, 1e-9 * flop / s,
+      1e-7 * flop / s / bench.fma_peak, bench.fma_peak);
+}
+
 void bench_attention(Bench& bench) {
-  for (const auto& [heads, kv, d, rows] :
-       {std::tuple<int64_t, int64_t, int64_t, int64_t>{9, 3, 64, 2048},
-        {9, 3, 64, 512},
-        {14, 2, 64, 2048},
-        {8, 2, 128, 2048}}) {
-    Cache c(heads, kv, d, rows, 0, DType::kF16, 1);
-    const double s = bench.time([&] { cpu::attention(c.args, bench.pool); });
-    const double flop = 4.0 * static_cast<double>(d * heads) * static_cast<double>(rows) *
-                        static_cast<double>(rows + 1) / 2;
-    std::printf(
-        "attention prefill %2ld/%ld heads of %3ld, %4ld rows: %7.2f ms, %6.1f GFLOP/s, %4.0f %% of "
-        "%0.f\n",
-        heads, kv, d, rows, 1e3 * s, 1e-9 * flop / s, 1e-7 * flop / s / bench.fma_peak,
-        bench.fma_peak);
+  for (const DType type : {DType::kF16, DType::kI8}) {
+    bench_prompt(bench, 9, 3, 64, 2048, type);
+    bench_prompt(bench, 9, 3, 64, 512, type);
+    bench_prompt(bench, 14, 2, 64, 2048, type);
+    bench_prompt(bench, 8, 2, 128, 2048, type);
   }
   for (const DType type : {DType::kF32, DType::kF16, DType::kI8})
     for (const int64_t context : {127, 2047}) {

@@ -12,7 +12,7 @@ namespace {
 // order in every batch. Short contexts are cut finely, because three kv-heads on two threads would
 // leave one of them idle half the time.
 int64_t keys_per_chunk(int64_t keys) {
-  return keys <= 1024 ? 64 : keys <= 4096 ? 128 : kMostChunkKeys;
+  return keys <= 512 ? 64 : keys <= 2048 ? 128 : kMostChunkKeys;
 }
 
 HeadRows paged_rows(const AttentionArgs& a, const AttentionSequence& s, const void* data,
