@@ -14,6 +14,7 @@
 
 #include <cooperative_groups.h>
 
+#include "spear/kernels/gpu/attention_row.cuh"
 #include "spear/kernels/gpu/decode_step.h"
 #include "spear/kernels/gpu/dispatch.h"
 #include "spear/kernels/gpu/launch.h"
@@ -35,12 +36,25 @@ struct Piece {  // a lane's part of a row of kDim: kDim / 64 times 4 values, 64 
   float4 v[kCount];
 };
 
-template <int kDim>
-__device__ Piece<kDim> load_piece(const float* row, int lane) {
+__device__ float4 load4(const float* p) {
+  return *reinterpret_cast<const float4*>(p);
+}
+__device__ float4 load4(const half* p) {
+  const uint2 bits = *reinterpret_cast<const uint2*>(p);
+  const float2 low = __half22float2(half2_of(bits.x));
+  const float2 high = __half22float2(half2_of(bits.y));
+  return make_float4(low.x, low.y, high.x, high.y);
+}
+__device__ float4 load4(const int8_t* p) {
+  const char4 c = *reinterpret_cast<const char4*>(p);
+  return make_float4(c.x, c.y, c.z, c.w);
+}
+
+template <int kDim, class T>
+__device__ Piece<kDim> load_piece(const T* row, int lane) {
   Piece<kDim> p;
 #pragma unroll
-  for (int i = 0; i < Piece<kDim>::kCount; ++i)
-    p.v[i] = *reinterpret_cast<const float4*>(row + i * 64 + lane * 4);
+  for (int i = 0; i < Piece<kDim>::kCount; ++i) p.v[i] = load4(row + i * 64 + lane * 4);
   return p;
 }
 
@@ -64,38 +78,11 @@ __device__ void scale_add(Piece<kDim>& o, float keep, float p, const Piece<kDim>
   }
 }
 
-// One warp: RMS norm (optional) and RoPE of a head's vector, into shared memory.
-template <int kDim>
-__device__ void prepare_head(const float* from, const float* norm, float eps, const float2* angles,
-                             float scale, float* to, int lane) {
-  float low[kDim / 64];
-  float high[kDim / 64];
-  float squares = 0;
-#pragma unroll
-  for (int i = 0; i < kDim / 64; ++i) {
-    low[i] = load_cg(from + lane + 32 * i);
-    high[i] = load_cg(from + kDim / 2 + lane + 32 * i);
-    squares += low[i] * low[i] + high[i] * high[i];
-  }
-  float inverse = 1.0f;
-  if (norm != nullptr) inverse = rsqrtf(warp_reduce(squares, Plus{}) / kDim + eps);
-#pragma unroll
-  for (int i = 0; i < kDim / 64; ++i) {
-    const int j = lane + 32 * i;
-    const float a = low[i] * inverse * (norm == nullptr ? 1.0f : norm[j]);
-    const float b = high[i] * inverse * (norm == nullptr ? 1.0f : norm[j + kDim / 2]);
-    const float cosine = load_cg(&angles[j].x);
-    const float sine = load_cg(&angles[j].y);
-    to[j] = (a * cosine - b * sine) * scale;
-    to[j + kDim / 2] = (b * cosine + a * sine) * scale;
-  }
-}
-
 __device__ void fetch_to_l2(const void* p) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
 }
 
-template <int kDim, int kGroup>
+template <class T, int kDim, int kGroup>
 __global__ void __launch_bounds__(kThreads)
     attention_kernel(const __grid_constant__ DecodeAttentionArgs a, int a_in_shared) {
   extern __shared__ __align__(16) unsigned char table[];  // of next.a, where it fits
@@ -121,17 +108,19 @@ __global__ void __launch_bounds__(kThreads)
   const int context = a.tables.contexts[row];
   const int32_t* pages = a.tables.pages + a.tables.page_begin[row];
   const int page_size = static_cast<int>(a.cache.page_size);
-  const auto cached = [&](int j) {
-    return ((static_cast<int64_t>(pages[j / page_size]) * a.kv_heads + head) * page_size +
-            j % page_size) *
-           kDim;
+  const auto cached = [&](int j) {  // a row of the cache
+    return (static_cast<int64_t>(pages[j / page_size]) * a.kv_heads + head) * page_size +
+           j % page_size;
   };
+  auto* keys = static_cast<T*>(a.cache.keys);
+  auto* values = static_cast<T*>(a.cache.values);
   const int first = static_cast<int>(static_cast<int64_t>(context) * split / splits);
   const int last = static_cast<int>(static_cast<int64_t>(context) * (split + 1) / splits);
   for (int j = first + team; j < min(last, first + 8 * kTeams); j += kTeams) {
-    if (lane % 16 * 32 < kDim) {
-      fetch_to_l2(a.cache.keys + cached(j) + lane % 16 * 32);
-      fetch_to_l2(a.cache.values + cached(j) + lane % 16 * 32);
+    constexpr int kLine = 128 / static_cast<int>(sizeof(T));
+    if (lane % 16 * kLine < kDim) {
+      fetch_to_l2(keys + cached(j) * kDim + lane % 16 * kLine);
+      fetch_to_l2(values + cached(j) * kDim + lane % 16 * kLine);
     }
   }
   const int count = kGroup * kDim;
@@ -145,7 +134,7 @@ __global__ void __launch_bounds__(kThreads)
   wait_for_predecessor();
   const int width = (a.heads + 2 * a.kv_heads) * kDim;
   const float* qkv = a.qkv + static_cast<int64_t>(row) * width;
-  const float2* angles = a.angles + row * (kDim / 2);
+  const float* angles = a.angles + row * kDim;
   for (int g = warp; g < kGroup + 2; g += kWarps) {
     if (g < kGroup) {
       prepare_head<kDim>(qkv + (head * kGroup + g) * kDim, a.q_norm, a.eps, angles,
@@ -156,13 +145,14 @@ __global__ void __launch_bounds__(kThreads)
         prepare_head<kDim>(qkv + (a.heads + head) * kDim, a.k_norm, a.eps, angles, 1.0f, own_key,
                            lane);
         __syncwarp();
-        for (int j = lane; j < kDim; j += 32) a.cache.keys[to + j] = own_key[j];
+        store_row<kDim>(own_key, a.append ? keys + to * kDim : nullptr, a.cache.key_scales + to,
+                        lane);
       } else {
-        for (int j = lane; j < kDim; j += 32) {
-          const float v = load_cg(qkv + (a.heads + a.kv_heads + head) * kDim + j);
-          own_value[j] = v;
-          a.cache.values[to + j] = v;
-        }
+        for (int j = lane; j < kDim; j += 32)
+          own_value[j] = load_cg(qkv + (a.heads + a.kv_heads + head) * kDim + j);
+        __syncwarp();
+        store_row<kDim>(own_value, a.append ? values + to * kDim : nullptr,
+                        a.cache.value_scales + to, lane);
       }
     }
   }
@@ -180,7 +170,9 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int i = 0; i < Piece<kDim>::kCount; ++i) out[g].v[i] = make_float4(0, 0, 0, 0);
   }
-  const auto take = [&](const Piece<kDim>& key, const Piece<kDim>& value, bool valid) {
+  // Scales are of the stored row, 1 but for INT8.
+  const auto take = [&](const Piece<kDim>& key, const Piece<kDim>& value, float key_scale,
+                        float value_scale, bool valid) {
 #pragma unroll
     for (int g = 0; g < kGroup; ++g) {
       float score = dot(query[g], key);
@@ -188,12 +180,13 @@ __global__ void __launch_bounds__(kThreads)
       for (int offset = 8; offset > 0; offset /= 2)
         score += __shfl_xor_sync(kFullWarp, score, offset);
       if (!valid) continue;
+      score *= key_scale;
       const float highest = fmaxf(maximum[g], score);
       const float keep = exp2f(maximum[g] - highest);
       const float p = exp2f(score - highest);
       maximum[g] = highest;
       total[g] = total[g] * keep + p;
-      scale_add(out[g], keep, p, value);
+      scale_add(out[g], keep, p * value_scale, value);
     }
   };
   // Both teams of a warp take every step, so that shuffles find all lanes.
@@ -203,12 +196,16 @@ __global__ void __launch_bounds__(kThreads)
     const int j = first + s * kTeams + team;
     const bool valid = j < last;
     const int64_t from = cached(valid ? j : first);
-    const Piece<kDim> key = load_piece<kDim>(a.cache.keys + from, lane % 16);
-    const Piece<kDim> value = load_piece<kDim>(a.cache.values + from, lane % 16);
-    take(key, value, valid);
+    const Piece<kDim> key = load_piece<kDim>(keys + from * kDim, lane % 16);
+    const Piece<kDim> value = load_piece<kDim>(values + from * kDim, lane % 16);
+    if constexpr (sizeof(T) == 1)
+      take(key, value, a.cache.key_scales[from], a.cache.value_scales[from], valid);
+    else
+      take(key, value, 1.0f, 1.0f, valid);
   }
   if (split == 0 && warp == 0)
-    take(load_piece<kDim>(own_key, lane % 16), load_piece<kDim>(own_value, lane % 16), lane < 16);
+    take(load_piece<kDim>(own_key, lane % 16), load_piece<kDim>(own_value, lane % 16), 1.0f, 1.0f,
+         lane < 16);
 
     // Teams of a warp, warps of the block, blocks of the cluster.
 #pragma unroll
@@ -284,8 +281,7 @@ __global__ void __launch_bounds__(kThreads)
   }
   if (a_in_shared) copy_wait<0>();
   __syncthreads();
-  auto* y =
-      reinterpret_cast<half*>(a.y) + (static_cast<int64_t>(row) * a.heads + head * kGroup) * kDim;
+  auto* y = reinterpret_cast<half*>(a.y) + static_cast<int64_t>(row) * a.y_stride + head * count;
   const float* result = &outputs[0][0][0];
   for (int e = tid; e < count; e += kThreads)
     y[e] = __float2half_rn(fminf(fmaxf(result[e], -65504.0f), 65504.0f));
@@ -325,7 +321,12 @@ void decode_attention(const DecodeAttentionArgs& args, int32_t multiprocessors, 
   const auto at = std::source_location::current();
   dispatch<64, 128>(args.head_dim, [&](auto dim) {
     dispatch<1, 2, 3, 4, 5, 6, 7, 8>(group, [&](auto heads) {
-      launch(attention_kernel<dim(), heads()>, shape, at, args, in_shared);
+      if (args.cache.type == DType::kF32)
+        launch(attention_kernel<float, dim(), heads()>, shape, at, args, in_shared);
+      else if (args.cache.type == DType::kF16)
+        launch(attention_kernel<half, dim(), heads()>, shape, at, args, in_shared);
+      else
+        launch(attention_kernel<int8_t, dim(), heads()>, shape, at, args, in_shared);
     });
   });
 }

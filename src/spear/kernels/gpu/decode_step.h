@@ -30,7 +30,7 @@ struct BeginArgs {
   int32_t head_dim = 0;
   const float* inverse_frequencies = nullptr;  // [head_dim / 2]
   float* x = nullptr;                          // [m, hidden]
-  float2* angles = nullptr;                    // [m, head_dim / 2] cosine, sine
+  float* angles = nullptr;                     // [m, head_dim / 2, 2] cosine, sine
   LowRankOutput next;                          // one part a token
 };
 void begin_step(const BeginArgs& args, Stream stream);
@@ -38,14 +38,16 @@ void begin_step(const BeginArgs& args, Stream stream);
 struct DecodeAttentionArgs {
   int32_t m = 0, heads = 0, kv_heads = 0, head_dim = 0;
   StepTables tables;
-  const float2* angles = nullptr;
+  const float* angles = nullptr;  // as begin_step() left them
   const float* qkv = nullptr;     // [m, (heads + 2 kv_heads) head_dim], before RoPE
   const float* q_norm = nullptr;  // [head_dim] or null
   const float* k_norm = nullptr;
   float eps = 0;
-  KvLayerView cache;      // the row's own keys and values are appended
-  uint16_t* y = nullptr;  // f16 [m, heads, head_dim]
-  LowRankOutput next;     // one part a KV head
+  KvLayerView cache;
+  bool append = true;       // false: the rows' own keys and values stand in the cache already
+  uint16_t* y = nullptr;    // f16 [m, heads, head_dim]
+  int64_t y_stride = 0;     // elements between rows of y
+  LowRankOutput next = {};  // one part a KV head
 };
 // Whether an instance exists: head_dim 64 or 128, at most 8 query heads a KV head.
 bool decode_attention_supports(int32_t heads, int32_t kv_heads, int32_t head_dim);

@@ -18,7 +18,7 @@ using Stream = CUstream_st*;
 
 inline constexpr int32_t kMaxRowTokens = 8;
 
-// A packed matrix in device memory (packed_linear.h).
+// A packed matrix in device memory (packed_matrix.h).
 struct DeviceMatrix {
   int32_t n = 0, k = 0, bits = 4, group = 0;
   int32_t tiles = 0, units = 0, unit_bytes = 0;
@@ -84,9 +84,9 @@ struct RowsArgs {
   const float* bias = nullptr;  // [n] in packed order, or null
   float* y = nullptr;           // [m, n]
   uint16_t* half_y = nullptr;   // [m, n / 2]
-  DeviceCompensators ec;
-  LowRankInput u;
-  LowRankOutput next;
+  DeviceCompensators ec = {};
+  LowRankInput u = {};
+  LowRankOutput next = {};
 };
 
 // Blocks that rows() launches for a matrix: the parts of LowRankInput.

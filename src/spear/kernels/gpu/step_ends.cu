@@ -58,7 +58,8 @@ __global__ void __launch_bounds__(kBlock) begin_kernel(const __grid_constant__ B
     sincos(
         static_cast<double>(a.tables.contexts[row]) * static_cast<double>(a.inverse_frequencies[j]),
         &sine, &cosine);
-    a.angles[row * half + j] = make_float2(static_cast<float>(cosine), static_cast<float>(sine));
+    reinterpret_cast<float2*>(a.angles)[row * half + j] =
+        make_float2(static_cast<float>(cosine), static_cast<float>(sine));
   }
   if (a.next.width > 0)
     project_outputs<kBlock>(x, static_cast<int>(hidden), a.next.a, a.next.weight, a.next.width,

@@ -1,4 +1,4 @@
-#include "spear/kernels/gpu/packed_linear.h"
+#include "spear/kernels/gpu/packed_matrix.h"
 
 #include <algorithm>
 
