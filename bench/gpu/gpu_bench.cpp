@@ -1,7 +1,7 @@
 // Times the fused GPU decode step on random weights of real shapes, and beside it, on the same
 // weights in the same run, a chain of kernels that only read them: the practical floor.
 //   gpu_bench [--json] [--models 1B,7B] [--group 0] [--m 1,16] [--context 128] [--head 8]
-//             [--what linears,token]
+//             [--what linears,token,pieces]
 // Each figure is the median of 15 replays of one CUDA graph after 3 to warm up, with its spread
 // (max − min) / median. Weights come from device memory every time: a model is larger than L2.
 #include <algorithm>
@@ -16,6 +16,7 @@
 #include <cuda_runtime_api.h>
 
 #include "spear/kernels/gpu/check.h"
+#include "spear/kernels/gpu/packed_matrix.h"
 
 #include "synthetic.h"
 
@@ -186,6 +187,86 @@ class Run {
     rows_.push_back(std::move(row));
   }
 
+  // Each kernel of a step alone, in a chain over all layers: microseconds a launch.
+  void pieces(const ModelShape& shape, const FusedDecoder& d, int32_t m, Memory& memory) {
+    StepMemory step(*this, d, shape, m, memory);
+    const int32_t repeats = 64 / shape.layers + 1;
+    const auto each = [&](const char* name, size_t bytes, const auto& queue) {
+      const Time t = time_graph(stream_, [&] {
+        for (int32_t r = 0; r < repeats; ++r)
+          for (size_t l = 0; l < d.layers.size(); ++l) queue(d.layers[l], l);
+      });
+      const double launches = static_cast<double>(repeats) * static_cast<double>(shape.layers);
+      std::printf("  %-4s %-22s %8.2f us, bytes %6.2f us\n", shape.name.c_str(), name,
+                  t.median / launches, static_cast<double>(bytes) / read_rate_ / 1e6);
+    };
+    const StepBuffers& b = step.buffers;
+    const auto rows = [&](const gpu::RowsArgs& args) {
+      gpu::rows(args, multiprocessors_, true, stream_);
+    };
+    using gpu::RowsInput;
+    using gpu::RowsOutput;
+    const FusedLayer& first = d.layers[0];
+    each("q k v", product_bytes(first.qkv), [&](const FusedLayer& l, size_t) {
+      rows({.m = m, .w = l.qkv.w, .input = RowsInput::kNorm, .x = b.x, .eps = d.eps, .y = b.qkv});
+    });
+    each("o", product_bytes(first.o), [&](const FusedLayer& l, size_t) {
+      rows({.m = m, .w = l.o.w, .x = b.attended, .output = RowsOutput::kResidual, .y = b.x});
+    });
+    each("gate up", product_bytes(first.gate_up), [&](const FusedLayer& l, size_t) {
+      rows({.m = m,
+            .w = l.gate_up.w,
+            .input = RowsInput::kNorm,
+            .x = b.x,
+            .eps = d.eps,
+            .output = RowsOutput::kSilu,
+            .half_y = b.activated});
+    });
+    each("down", product_bytes(first.down), [&](const FusedLayer& l, size_t) {
+      rows({.m = m, .w = l.down.w, .x = b.activated, .output = RowsOutput::kResidual, .y = b.x});
+    });
+    for (const int32_t splits : {0, 1, 2, 8})
+      each(("attention, splits " + std::to_string(splits)).c_str(), 0,
+           [&](const FusedLayer&, size_t l) {
+             gpu::decode_attention({.m = m,
+                                    .heads = d.heads,
+                                    .kv_heads = d.kv_heads,
+                                    .head_dim = d.head_dim,
+                                    .tables = step.args.tables,
+                                    .angles = b.angles,
+                                    .qkv = b.qkv,
+                                    .cache = step.cache[l],
+                                    .y = b.attended,
+                                    .y_stride = static_cast<int64_t>(d.heads) * d.head_dim,
+                                    .splits = splits},
+                                   multiprocessors_, stream_);
+           });
+    each("begin", 0, [&](const FusedLayer&, size_t) {
+      gpu::begin_step({.m = m,
+                       .tables = step.args.tables,
+                       .embedding = d.embedding,
+                       .rotation = {},
+                       .head_dim = d.head_dim,
+                       .inverse_frequencies = d.inverse_frequencies,
+                       .x = b.x,
+                       .angles = b.angles},
+                      stream_);
+    });
+    each("finish", 0, [&](const FusedLayer&, size_t) {
+      gpu::finish_step({.rows = m,
+                        .hidden = d.hidden,
+                        .row_of = step.args.logit_rows,
+                        .x = b.x,
+                        .rotation = {},
+                        .eps = d.eps,
+                        .half_y = b.normed},
+                       stream_);
+    });
+    each("head", matrix_bytes(d.head), [&](const FusedLayer&, size_t) {
+      queue_head(d, b.normed, m, step.args.logits, multiprocessors_, stream_);
+    });
+  }
+
   void model(const ModelShape& shape, int32_t group, EcLayout layout) {
     Memory memory;
     const FusedDecoder decoder = random_decoder(shape, group, layout, options_.head, memory);
@@ -198,8 +279,12 @@ class Run {
     const Time chain = time_graph(stream_, [&] {
       for (const FusedLayer& l : decoder.layers)
         for (const FusedProduct* p : {&l.qkv, &l.o, &l.gate_up, &l.down})
-          read_bytes(p->w.data, matrix_bytes(p->w), multiprocessors_, stream_);
+          read_bytes(p->w.data, gpu::PackedShape{p->w.n, p->w.k, p->w.bits, p->w.group}.bytes(),
+                     multiprocessors_, stream_);
     });
+    if (wanted("pieces") && layout == EcLayout::kNone)
+      for (const int32_t m : options_.m)
+        if (m <= gpu::kMaxRowTokens) pieces(shape, decoder, m, memory);
     for (const int32_t m : options_.m) {
       StepMemory step(*this, decoder, shape, m, memory);
       if (wanted("linears")) {

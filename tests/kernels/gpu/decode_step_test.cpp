@@ -202,7 +202,16 @@ TEST_F(DecodeStepTest, BeginsWithRotatedEmbeddings) {
                                        .zero_kind = bits == 4 ? ZeroKind::kU4 : ZeroKind::kNone},
                                       6);
       QuantizedView view = table.w();
-      if (bits == 16) view.group = 0;
+      std::vector<uint8_t> bf16;  // finite ones
+      if (bits == 16) {
+        view.group = 0;
+        for (const float v : test::normal_values(50 * hidden, rng)) {
+          const uint16_t value = bf16_from_float(v);
+          bf16.push_back(static_cast<uint8_t>(value));
+          bf16.push_back(static_cast<uint8_t>(value >> 8));
+        }
+        view.codes = bf16.data();
+      }
       const std::vector<int32_t> tokens = {3, 49, 0};
       const std::vector<int32_t> contexts = {0, 5, 100000};
       Values want;

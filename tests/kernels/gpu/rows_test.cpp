@@ -212,19 +212,18 @@ TEST_F(RowsTest, FusedInputsAndOutputs) {
     std::vector<float> weighted = x;  // what the maker of x projects: before the norm's scale
     for (size_t i = 0; i < x.size(); ++i) weighted[i] *= weight[i % static_cast<size_t>(k)];
 
-    const std::vector<test::QuantizedCase> qkv = {
-        test::QuantizedCase({.n = 576, .k = k, .rank = 4, .gate_hidden = 16}, 1),
-        test::QuantizedCase({.n = 192, .k = k, .bias = false}, 2),
-        test::QuantizedCase({.n = 192, .k = k, .group = 64, .rank = 2}, 3)};
+    const test::QuantizedCase q({.n = 576, .k = k, .rank = 4, .gate_hidden = 16}, 1);
+    const test::QuantizedCase key({.n = 192, .k = k}, 2);
+    const test::QuantizedCase value({.n = 192, .k = k, .group = 64, .rank = 2}, 3);
     std::vector<QuantizedView> views;
     std::vector<CompensatorView> ecs;
     std::vector<float> want;
     std::vector<double> bounds;
     std::vector<std::vector<float>> part;
     std::vector<std::vector<double>> part_bounds;
-    for (const auto& c : qkv) {
-      std::vector<float> y(static_cast<size_t>(m) * static_cast<size_t>(c.w().n));
-      const W4LinearArgs a = c.args(m, normed.data(), y.data());
+    for (const test::QuantizedCase* c : {&q, &key, &value}) {
+      std::vector<float> y(static_cast<size_t>(m) * static_cast<size_t>(c->w().n));
+      const W4LinearArgs a = c->args(m, normed.data(), y.data());
       ref::w4_linear(a);
       views.push_back(a.w);
       ecs.push_back(a.ec);
@@ -311,12 +310,13 @@ TEST_F(RowsTest, FusedInputsAndOutputs) {
     const std::vector<uint16_t> bits = activated.values();
     std::vector<double> silu_found, silu_want, silu_bounds;
     for (size_t i = 0; i < g.size(); ++i) {
-      const double value = static_cast<double>(g[i]) / (1 + std::exp(-static_cast<double>(g[i])));
+      const double activation =
+          static_cast<double>(g[i]) / (1 + std::exp(-static_cast<double>(g[i])));
       silu_found.push_back(static_cast<double>(float_from_f16(bits[i])) * gpu::kSiluScale);
-      silu_want.push_back(value * static_cast<double>(u[i]));
+      silu_want.push_back(activation * static_cast<double>(u[i]));
       // |silu'| ≤ 1.1; the exponential and the division a few roundoffs; one rounding to F16.
       silu_bounds.push_back(1.1 * gb[i] * (std::abs(static_cast<double>(u[i])) + ub[i]) +
-                            std::abs(value) * ub[i] +
+                            std::abs(activation) * ub[i] +
                             (test::kRoundoffF16 + 0x1p-20) * std::abs(silu_want.back()) + 0x1p-20);
     }
     EXPECT_TRUE(test::within_bounds(silu_found, silu_want, silu_bounds, 500)) << "m " << m;

@@ -15,7 +15,7 @@ namespace spear {
 
 struct FusedProduct {
   gpu::DeviceMatrix w;
-  gpu::DeviceCompensators ec;
+  gpu::DeviceCompensators ec = {};
   const int8_t* a = nullptr;    // [k, ec.width], for the kernel that makes this product's input
   const float* bias = nullptr;  // [n] in packed order, or null
 };

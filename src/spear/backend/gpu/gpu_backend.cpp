@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 
 #include "spear/backend/backend.h"
+#include "spear/backend/gpu/gpu_program.h"
 #include "spear/backend/gpu/gpu_training_ops.h"
 #include "spear/base/check.h"
 #include "spear/kernels/gpu/check.h"
@@ -74,6 +75,7 @@ class GpuBackend final : public Backend {
         training_(stream_.value, [this](int64_t floats) { return scratch(partials_, floats); }) {
     cudaDeviceProp properties{};
     gpu::check(cudaGetDeviceProperties(&properties, device));
+    multiprocessors_ = properties.multiProcessorCount;
     description_ = fmt::format("{}, {} multiprocessors, products cuda.cublas", properties.name,
                                properties.multiProcessorCount);
   }
@@ -155,6 +157,11 @@ class GpuBackend final : public Backend {
 
   TrainingOps* training_ops() override { return &training_; }
 
+  std::unique_ptr<DecoderProgram> compile(const DecoderSpec& spec, Activations activations,
+                                          std::string* why) override {
+    return make_gpu_program(spec, activations, {this, stream_.value, multiprocessors_}, why);
+  }
+
  private:
   DeviceBuffer put(const void* host, size_t bytes) {
     DeviceBuffer buffer = allocate(bytes);
@@ -182,6 +189,7 @@ class GpuBackend final : public Backend {
   void add_compensator(const QuantizedOnGpu& linear, int64_t m, const float* x, float* y);
 
   std::string name_, description_;
+  int32_t multiprocessors_ = 0;
   StreamHandle stream_;
   BlasHandle blas_;
   DeviceBuffer rounded_, expanded_, partials_, low_rank_, tables_;

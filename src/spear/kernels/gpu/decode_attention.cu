@@ -9,6 +9,8 @@
 // memory, after writing them to the cache. Older ones are fetched to L2 before the predecessor
 // ends: nobody writes them in this step.
 #include <algorithm>
+#include <bit>
+#include <stdexcept>
 
 #include <cuda_fp16.h>
 
@@ -82,78 +84,96 @@ __device__ void fetch_to_l2(const void* p) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
 }
 
+// What a block of the cluster hands to its first: for each query head the output before division,
+// the maximum and the sum of weights.
+template <int kDim, int kGroup>
+struct alignas(16) Partial {
+  float output[kGroup][kDim];
+  float maximum[kGroup];
+  float total[kGroup];
+};
+
+struct AttentionParams {
+  DecodeAttentionArgs a;
+  int32_t page_shift;   // log2 of the page size
+  int32_t a_in_shared;  // next.a is copied to shared memory
+};
+
 template <class T, int kDim, int kGroup>
 __global__ void __launch_bounds__(kThreads)
-    attention_kernel(const __grid_constant__ DecodeAttentionArgs a, int a_in_shared) {
-  extern __shared__ __align__(16) unsigned char table[];  // of next.a, where it fits
+    attention_kernel(const __grid_constant__ AttentionParams p) {
+  using Part = Partial<kDim, kGroup>;
+  extern __shared__ __align__(16) unsigned char memory[];
   __shared__ __align__(16) float q[kGroup][kDim];
-  __shared__ __align__(16) float own_key[kDim];
-  __shared__ __align__(16) float own_value[kDim];
-  __shared__ __align__(16) float outputs[kWarps][kGroup][kDim];
-  __shared__ float maxima[kWarps][kGroup];
-  __shared__ float totals[kWarps][kGroup];
-  __shared__ __align__(16) float block_output[kGroup][kDim];
-  __shared__ float block_maximum[kGroup];
-  __shared__ float block_total[kGroup];
+  __shared__ __align__(16) float own[2][kDim];  // the row's key and value
   __shared__ float share[kThreads];
+  const DecodeAttentionArgs& a = p.a;
+  auto* warps = reinterpret_cast<Part*>(memory);  // [kWarps]
+  Part* received = warps + kWarps;                // [splits], of the cluster's blocks
+  const int split = static_cast<int>(blockIdx.x);
+  const int splits = static_cast<int>(gridDim.x);
+  auto* table = reinterpret_cast<unsigned char*>(received + splits);  // next.a
   launch_dependents();
+#if __CUDA_ARCH__ >= 900
+  namespace cg = cooperative_groups;
+  if (splits > 1) cluster_arrive();  // a block's memory may be written once it runs
+#endif
   const int tid = static_cast<int>(threadIdx.x);
   const int lane = tid % 32;
   const int warp = tid / 32;
   const int team = tid / 16;
-  const int split = static_cast<int>(blockIdx.x);
-  const int splits = static_cast<int>(gridDim.x);
   const int head = static_cast<int>(blockIdx.y);  // of keys and values
   const int row = static_cast<int>(blockIdx.z);
   const int context = a.tables.contexts[row];
   const int32_t* pages = a.tables.pages + a.tables.page_begin[row];
-  const int page_size = static_cast<int>(a.cache.page_size);
+  const int page_size = 1 << p.page_shift;
   const auto cached = [&](int j) {  // a row of the cache
-    return (static_cast<int64_t>(pages[j / page_size]) * a.kv_heads + head) * page_size +
-           j % page_size;
+    return (((static_cast<int64_t>(pages[j >> p.page_shift]) * a.kv_heads + head) << p.page_shift) +
+            (j & (page_size - 1)));
   };
   auto* keys = static_cast<T*>(a.cache.keys);
   auto* values = static_cast<T*>(a.cache.values);
   const int first = static_cast<int>(static_cast<int64_t>(context) * split / splits);
   const int last = static_cast<int>(static_cast<int64_t>(context) * (split + 1) / splits);
+#pragma unroll 1
   for (int j = first + team; j < min(last, first + 8 * kTeams); j += kTeams) {
     constexpr int kLine = 128 / static_cast<int>(sizeof(T));
     if (lane % 16 * kLine < kDim) {
-      fetch_to_l2(keys + cached(j) * kDim + lane % 16 * kLine);
-      fetch_to_l2(values + cached(j) * kDim + lane % 16 * kLine);
+      const int64_t at = cached(j) * kDim + lane % 16 * kLine;
+      fetch_to_l2(keys + at);
+      fetch_to_l2(values + at);
     }
   }
   const int count = kGroup * kDim;
   const int8_t* next_a = a.next.a + static_cast<int64_t>(head) * count * a.next.width;
-  if (split == 0 && a_in_shared) {
+  if (split == 0 && p.a_in_shared != 0) {
+#pragma unroll 1
     for (int i = tid * 16; i < count * a.next.width; i += kThreads * 16)
       copy_async16(table + i, next_a + i);
     copy_commit();
   }
 
   wait_for_predecessor();
-  const int width = (a.heads + 2 * a.kv_heads) * kDim;
-  const float* qkv = a.qkv + static_cast<int64_t>(row) * width;
+  const float* qkv = a.qkv + static_cast<int64_t>(row) * (a.heads + 2 * a.kv_heads) * kDim;
   const float* angles = a.angles + row * kDim;
-  for (int g = warp; g < kGroup + 2; g += kWarps) {
-    if (g < kGroup) {
-      prepare_head<kDim>(qkv + (head * kGroup + g) * kDim, a.q_norm, a.eps, angles,
-                         kLog2e * rsqrtf(static_cast<float>(kDim)), q[g], lane);
-    } else if (split == 0) {
-      const int64_t to = cached(context);
-      if (g == kGroup) {
-        prepare_head<kDim>(qkv + (a.heads + head) * kDim, a.k_norm, a.eps, angles, 1.0f, own_key,
-                           lane);
-        __syncwarp();
-        store_row<kDim>(own_key, a.append ? keys + to * kDim : nullptr, a.cache.key_scales + to,
-                        lane);
-      } else {
-        for (int j = lane; j < kDim; j += 32)
-          own_value[j] = load_cg(qkv + (a.heads + a.kv_heads + head) * kDim + j);
-        __syncwarp();
-        store_row<kDim>(own_value, a.append ? values + to * kDim : nullptr,
-                        a.cache.value_scales + to, lane);
-      }
+  // The group's queries, then (in the first block) the row's own key and value.
+#pragma unroll 1
+  for (int g = warp; g < (split == 0 ? kGroup + 2 : kGroup); g += kWarps) {
+    const bool query = g < kGroup;
+    float* to = query ? q[g] : own[g - kGroup];
+    const int from = query ? head * kGroup + g : a.heads + (g - kGroup) * a.kv_heads + head;
+    if (g != kGroup + 1) {
+      prepare_head<kDim>(qkv + from * kDim, query ? a.q_norm : a.k_norm, a.eps, angles,
+                         query ? kLog2e * rsqrtf(static_cast<float>(kDim)) : 1.0f, to, lane);
+    } else {
+      for (int j = lane; j < kDim; j += 32) to[j] = load_cg(qkv + from * kDim + j);
+    }
+    __syncwarp();
+    if (!query) {
+      const int64_t at = cached(context);
+      T* stored = (g == kGroup ? keys : values) + at * kDim;
+      store_row<kDim>(to, a.append ? stored : nullptr,
+                      (g == kGroup ? a.cache.key_scales : a.cache.value_scales) + at, lane);
     }
   }
   __syncthreads();
@@ -170,44 +190,59 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int i = 0; i < Piece<kDim>::kCount; ++i) out[g].v[i] = make_float4(0, 0, 0, 0);
   }
-  // Scales are of the stored row, 1 but for INT8.
-  const auto take = [&](const Piece<kDim>& key, const Piece<kDim>& value, float key_scale,
-                        float value_scale, bool valid) {
+  // One key a step and team, the next one's row already under way. Both teams of a warp take every
+  // step, so that shuffles find all lanes. After the cached ones comes the row's own key.
+  const int steps = (last - first + kTeams - 1) / kTeams;
+  const bool takes_own = split == 0 && warp == 0;
+  struct Row {
+    Piece<kDim> key, value;
+    float key_scale, value_scale;
+    bool valid;
+  };
+  const auto load = [&](int s) {
+    Row r;
+    const int j = first + s * kTeams + team;
+    r.valid = s < steps && j < last;
+    r.key_scale = r.value_scale = 1.0f;
+    if (r.valid) {
+      const int64_t from = cached(j);
+      r.key = load_piece<kDim>(keys + from * kDim, lane % 16);
+      r.value = load_piece<kDim>(values + from * kDim, lane % 16);
+      if constexpr (sizeof(T) == 1) {
+        r.key_scale = a.cache.key_scales[from];
+        r.value_scale = a.cache.value_scales[from];
+      }
+    } else {
+      r.key = load_piece<kDim>(own[0], lane % 16);
+      r.value = load_piece<kDim>(own[1], lane % 16);
+      r.valid = takes_own && s == steps && lane < 16;
+    }
+    return r;
+  };
+  const int rounds = steps + (takes_own ? 1 : 0);
+  Row row_now = load(0);
+#pragma unroll 1
+  for (int s = 0; s < rounds; ++s) {
+    const Row r = row_now;
+    row_now = load(s + 1);
 #pragma unroll
     for (int g = 0; g < kGroup; ++g) {
-      float score = dot(query[g], key);
+      float score = dot(query[g], r.key);
 #pragma unroll
       for (int offset = 8; offset > 0; offset /= 2)
         score += __shfl_xor_sync(kFullWarp, score, offset);
-      if (!valid) continue;
-      score *= key_scale;
+      score = r.valid ? score * r.key_scale : -INFINITY;
       const float highest = fmaxf(maximum[g], score);
-      const float keep = exp2f(maximum[g] - highest);
-      const float p = exp2f(score - highest);
+      const float keep = highest == -INFINITY ? 1.0f : exp2f(maximum[g] - highest);
+      const float weight = highest == -INFINITY ? 0.0f : exp2f(score - highest);
       maximum[g] = highest;
-      total[g] = total[g] * keep + p;
-      scale_add(out[g], keep, p * value_scale, value);
+      total[g] = total[g] * keep + weight;
+      // What an idle team holds is its own unused row: finite or not, it has no weight.
+      if (r.valid) scale_add(out[g], keep, weight * r.value_scale, r.value);
     }
-  };
-  // Both teams of a warp take every step, so that shuffles find all lanes.
-  const int steps = (last - first + kTeams - 1) / kTeams;
-#pragma unroll 2
-  for (int s = 0; s < steps; ++s) {
-    const int j = first + s * kTeams + team;
-    const bool valid = j < last;
-    const int64_t from = cached(valid ? j : first);
-    const Piece<kDim> key = load_piece<kDim>(keys + from * kDim, lane % 16);
-    const Piece<kDim> value = load_piece<kDim>(values + from * kDim, lane % 16);
-    if constexpr (sizeof(T) == 1)
-      take(key, value, a.cache.key_scales[from], a.cache.value_scales[from], valid);
-    else
-      take(key, value, 1.0f, 1.0f, valid);
   }
-  if (split == 0 && warp == 0)
-    take(load_piece<kDim>(own_key, lane % 16), load_piece<kDim>(own_value, lane % 16), 1.0f, 1.0f,
-         lane < 16);
 
-    // Teams of a warp, warps of the block, blocks of the cluster.
+  // Teams of a warp, warps of the block, blocks of the cluster.
 #pragma unroll
   for (int g = 0; g < kGroup; ++g) {
     const float other = __shfl_xor_sync(kFullWarp, maximum[g], 16);
@@ -223,73 +258,79 @@ __global__ void __launch_bounds__(kThreads)
       o.y += __shfl_xor_sync(kFullWarp, o.y, 16);
       o.z += __shfl_xor_sync(kFullWarp, o.z, 16);
       o.w += __shfl_xor_sync(kFullWarp, o.w, 16);
-      if (lane < 16) *reinterpret_cast<float4*>(&outputs[warp][g][i * 64 + lane * 4]) = o;
+      if (lane < 16) *reinterpret_cast<float4*>(&warps[warp].output[g][i * 64 + lane * 4]) = o;
     }
     if (lane == 0) {
-      maxima[warp][g] = highest;
-      totals[warp][g] = total[g];
+      warps[warp].maximum[g] = highest;
+      warps[warp].total[g] = total[g];
     }
   }
   __syncthreads();
+  // Adds up `parts` of one output element; its maximum and total too.
+  const auto combine = [&](const Part* parts, int number, int g, int j, float* top, float* whole) {
+    float highest = -INFINITY;
+#pragma unroll 1
+    for (int w = 0; w < number; ++w) highest = fmaxf(highest, parts[w].maximum[g]);
+    float sum = 0;
+    float weight = 0;
+#pragma unroll 1
+    for (int w = 0; w < number; ++w) {
+      const float m = parts[w].maximum[g];
+      const float factor = m == -INFINITY ? 0.0f : exp2f(m - highest);
+      sum += factor * parts[w].output[g][j];
+      weight += factor * parts[w].total[g];
+    }
+    *top = highest;
+    *whole = weight;
+    return sum;
+  };
+  Part* destination = received + split;
+#if __CUDA_ARCH__ >= 900
+  if (splits > 1) {
+    cluster_wait();
+    destination = cg::this_cluster().map_shared_rank(destination, 0);
+  }
+#endif
+#pragma unroll 1
   for (int e = tid; e < count; e += kThreads) {
     const int g = e / kDim;
-    float highest = -INFINITY;
-    for (int w = 0; w < kWarps; ++w) highest = fmaxf(highest, maxima[w][g]);
-    float sum = 0;
+    float top = 0;
     float whole = 0;
-    for (int w = 0; w < kWarps; ++w) {
-      const float factor = maxima[w][g] == -INFINITY ? 0.0f : exp2f(maxima[w][g] - highest);
-      sum += factor * outputs[w][g][e % kDim];
-      whole += factor * totals[w][g];
-    }
-    block_output[g][e % kDim] = sum;
+    destination->output[g][e % kDim] = combine(warps, kWarps, g, e % kDim, &top, &whole);
     if (e % kDim == 0) {
-      block_maximum[g] = highest;
-      block_total[g] = whole;
+      destination->maximum[g] = top;
+      destination->total[g] = whole;
     }
   }
-  __syncthreads();
 #if __CUDA_ARCH__ >= 900
-  namespace cg = cooperative_groups;
   if (splits > 1) {
-    cg::cluster_group cluster = cg::this_cluster();
-    cluster.sync();
-    if (split == 0) {
-      for (int e = tid; e < count; e += kThreads) {
-        const int g = e / kDim;
-        float highest = block_maximum[g];
-        for (int s = 1; s < splits; ++s)
-          highest = fmaxf(highest, *cluster.map_shared_rank(&block_maximum[g], s));
-        float sum = 0;
-        float whole = 0;
-        for (int s = 0; s < splits; ++s) {
-          const float m = *cluster.map_shared_rank(&block_maximum[g], s);
-          const float factor = m == -INFINITY ? 0.0f : exp2f(m - highest);
-          sum += factor * *cluster.map_shared_rank(&block_output[g][e % kDim], s);
-          whole += factor * *cluster.map_shared_rank(&block_total[g], s);
-        }
-        outputs[0][g][e % kDim] = sum / whole;
-      }
-    }
-    cluster.sync();
+    cluster_arrive();
     if (split != 0) return;
+    cluster_wait();
   } else
 #endif
   {
-    for (int e = tid; e < count; e += kThreads)
-      outputs[0][e / kDim][e % kDim] = block_output[e / kDim][e % kDim] / block_total[e / kDim];
+    __syncthreads();
   }
-  if (a_in_shared) copy_wait<0>();
-  __syncthreads();
+  copy_wait<0>();
   auto* y = reinterpret_cast<half*>(a.y) + static_cast<int64_t>(row) * a.y_stride + head * count;
-  const float* result = &outputs[0][0][0];
-  for (int e = tid; e < count; e += kThreads)
-    y[e] = __float2half_rn(fminf(fmaxf(result[e], -65504.0f), 65504.0f));
-  if (a.next.width > 0)
+  float* result = &warps[0].output[0][0];  // the warps' parts have been read
+#pragma unroll 1
+  for (int e = tid; e < count; e += kThreads) {
+    float top = 0;
+    float whole = 0;
+    const float sum = combine(received, splits, e / kDim, e % kDim, &top, &whole);
+    const float value = sum / whole;
+    result[e] = value;
+    y[e] = __float2half_rn(fminf(fmaxf(value, -65504.0f), 65504.0f));
+  }
+  if (a.next.width > 0) {
+    __syncthreads();
     project_outputs<kThreads>(
-        result, count, a_in_shared ? reinterpret_cast<const int8_t*>(table) : next_a,
+        result, count, p.a_in_shared != 0 ? reinterpret_cast<const int8_t*>(table) : next_a,
         a.next.weight == nullptr ? nullptr : a.next.weight + head * count, a.next.width, share,
         a.next.partials + (static_cast<int64_t>(row) * a.kv_heads + head) * a.next.width);
+  }
 }
 
 }  // namespace
@@ -305,28 +346,36 @@ void decode_attention(const DecodeAttentionArgs& args, int32_t multiprocessors, 
   check(cudaGetDevice(&device));
   check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
   unsigned splits = 1;
-  if (major >= 9)
+  if (major >= 9 && args.splits > 0)
+    splits = static_cast<unsigned>(args.splits);
+  else if (major >= 9)
     while (splits < 8 &&
            static_cast<int>(splits) * 2 * args.m * args.kv_heads <= 2 * multiprocessors)
       splits *= 2;
   const int group = args.heads / args.kv_heads;
+  const auto page_size = static_cast<unsigned>(args.cache.page_size);
+  if (page_size == 0 || (page_size & (page_size - 1)) != 0)
+    throw std::invalid_argument("decode attention: pages of a power of two tokens expected");
+  const int part = ((group * args.head_dim + 2 * group) * 4 + 15) / 16 * 16;  // sizeof(Partial)
   const int bytes = group * args.head_dim * args.next.width;
   const int in_shared = bytes > 0 && bytes <= 32 * 1024 ? 1 : 0;
   const LaunchShape shape{
       .grid = dim3(splits, static_cast<unsigned>(args.kv_heads), static_cast<unsigned>(args.m)),
       .block = kThreads,
-      .shared_bytes = static_cast<size_t>(in_shared != 0 ? bytes : 0),
+      .shared_bytes = static_cast<size_t>((kWarps + static_cast<int>(splits)) * part +
+                                          (in_shared != 0 ? bytes : 0)),
       .stream = stream,
       .cluster = splits};
   const auto at = std::source_location::current();
+  const AttentionParams params{args, static_cast<int32_t>(std::countr_zero(page_size)), in_shared};
   dispatch<64, 128>(args.head_dim, [&](auto dim) {
     dispatch<1, 2, 3, 4, 5, 6, 7, 8>(group, [&](auto heads) {
       if (args.cache.type == DType::kF32)
-        launch(attention_kernel<float, dim(), heads()>, shape, at, args, in_shared);
+        launch(attention_kernel<float, dim(), heads()>, shape, at, params);
       else if (args.cache.type == DType::kF16)
-        launch(attention_kernel<half, dim(), heads()>, shape, at, args, in_shared);
+        launch(attention_kernel<half, dim(), heads()>, shape, at, params);
       else
-        launch(attention_kernel<int8_t, dim(), heads()>, shape, at, args, in_shared);
+        launch(attention_kernel<int8_t, dim(), heads()>, shape, at, params);
     });
   });
 }

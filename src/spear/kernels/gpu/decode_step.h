@@ -31,7 +31,7 @@ struct BeginArgs {
   const float* inverse_frequencies = nullptr;  // [head_dim / 2]
   float* x = nullptr;                          // [m, hidden]
   float* angles = nullptr;                     // [m, head_dim / 2, 2] cosine, sine
-  LowRankOutput next;                          // one part a token
+  LowRankOutput next = {};                     // one part a token
 };
 void begin_step(const BeginArgs& args, Stream stream);
 
@@ -47,6 +47,7 @@ struct DecodeAttentionArgs {
   bool append = true;       // false: the rows' own keys and values stand in the cache already
   uint16_t* y = nullptr;    // f16 [m, heads, head_dim]
   int64_t y_stride = 0;     // elements between rows of y
+  int32_t splits = 0;       // blocks that share a context, 1 to 8; 0: as rows and heads suggest
   LowRankOutput next = {};  // one part a KV head
 };
 // Whether an instance exists: head_dim 64 or 128, at most 8 query heads a KV head.

@@ -82,14 +82,14 @@ __global__ void expand_b_kernel(const __grid_constant__ DeviceMatrix w,
   const int64_t row = i / ec.width;
   if (row >= w.n) return;
   const int j = static_cast<int>(i % ec.width);
-  int module = 0;
+  int owner = 0;
   if (ec.interleaved)
-    module = static_cast<int>(row & 1);
+    owner = static_cast<int>(row & 1);
   else
-    while (module + 1 < ec.modules && row >= ec.module[module + 1].first_row) ++module;
-  const int r = j - ec.module[module].offset;
+    while (owner + 1 < ec.modules && row >= ec.module[owner + 1].first_row) ++owner;
+  const int r = j - ec.module[owner].offset;
   float code = 0;
-  if (r >= 0 && r < ec.module[module].rank) code = ec.b[row * ec.b_stride + r];
+  if (r >= 0 && r < ec.module[owner].rank) code = ec.b[row * ec.b_stride + r];
   out[row * stride + w.k + j] = __float2half_rn(code);
 }
 
@@ -140,27 +140,26 @@ __global__ void gate_kernel(const __grid_constant__ DeviceCompensators ec, int64
   __syncwarp();
   const auto* weights = reinterpret_cast<const half*>(ec.gate);
   for (int i = 0; i < ec.modules; ++i) {
-    const DeviceModule& module = ec.module[i];
-    const float* in = u + module.offset;
-    const half* w1 = weights + module.gate;
-    const half* b1 = w1 + module.hidden * module.rank;
-    const half* w2 = b1 + module.hidden;
-    const half* b2 = w2 + module.hidden * module.rank;
-    for (int k = lane; k < module.hidden; k += 32) {
+    const DeviceModule& part = ec.module[i];
+    const float* in = u + part.offset;
+    const half* w1 = weights + part.gate;
+    const half* b1 = w1 + part.hidden * part.rank;
+    const half* w2 = b1 + part.hidden;
+    const half* b2 = w2 + part.hidden * part.rank;
+    for (int k = lane; k < part.hidden; k += 32) {
       float sum = __half2float(b1[k]);
-      for (int r = 0; r < module.rank; ++r) sum += __half2float(w1[k * module.rank + r]) * in[r];
+      for (int r = 0; r < part.rank; ++r) sum += __half2float(w1[k * part.rank + r]) * in[r];
       h[k] = fmaxf(sum, 0.0f);
     }
     __syncwarp();
-    for (int r = lane; r < module.rank; r += 32) {
+    for (int r = lane; r < part.rank; r += 32) {
       float gamma = 1.0f;
-      if (module.hidden > 0) {
+      if (part.hidden > 0) {
         float sum = __half2float(b2[r]);
-        for (int k = 0; k < module.hidden; ++k)
-          sum += __half2float(w2[r * module.hidden + k]) * h[k];
+        for (int k = 0; k < part.hidden; ++k) sum += __half2float(w2[r * part.hidden + k]) * h[k];
         gamma += tanhf(sum);
       }
-      to[module.offset + r] = saturated(gamma * in[r] * ec.b_scales[module.offset + r] * scale);
+      to[part.offset + r] = saturated(gamma * in[r] * ec.b_scales[part.offset + r] * scale);
     }
     __syncwarp();
   }

@@ -19,9 +19,11 @@ __device__ void project_outputs(const float* out, int count, const int8_t* a, co
     const int j = tid % columns;
     const int slices = kThreads / columns;
     float sum = 0;
+#pragma unroll 2
     for (int i = tid / columns; i < count; i += slices)
       sum += out[i] * (weight == nullptr ? 1.0f : weight[i]) *
              static_cast<float>(a[static_cast<int64_t>(i) * width + j0 + j]);
+#pragma unroll 1
     for (int offset = columns; offset < 32; offset *= 2)
       sum += __shfl_xor_sync(kFullWarp, sum, offset);
     const int wide = max(columns, 32);
@@ -32,6 +34,7 @@ __device__ void project_outputs(const float* out, int count, const int8_t* a, co
     __syncthreads();
     if (tid < columns) {
       float total = 0;
+#pragma unroll 4
       for (int s = 0; s < kThreads / wide; ++s) total += share[s * columns + tid];
       to[j0 + tid] = total;
     }

@@ -22,10 +22,27 @@ __device__ inline void wait_for_predecessor() {
 #endif
 }
 
+// The two halves of a cluster's barrier: what a thread wrote before it arrived is seen by those
+// that have waited. Empty where there are no clusters.
+__device__ inline void cluster_arrive() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+#endif
+}
+__device__ inline void cluster_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+#endif
+}
+
 // 16 bytes from global to shared memory, past L1.
 __device__ inline void copy_async16(void* shared, const void* global) {
   const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
+}
+__device__ inline void copy_async4(void* shared, const void* global) {
+  const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(global) : "memory");
 }
 __device__ inline void copy_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");
@@ -40,7 +57,7 @@ __device__ inline void copy_wait() {
 // l / 4 + 8 of a and c, column l / 4 of b.
 __device__ inline void mma_16x8x16(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2,
                                    uint32_t a3, uint32_t b0, uint32_t b1) {
-  asm volatile(
+  asm(  // not volatile: the compiler may interleave independent products
       "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
