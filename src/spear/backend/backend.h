@@ -133,7 +133,9 @@ class Backend {
 // product, where it lacks the types.
 Result<std::unique_ptr<Backend>> make_cpu_backend(ThreadPool& pool,
                                                   std::string_view force_kernel = {});
-// A GPU by number; kUnsupported "built without CUDA" where this build has none.
-Result<std::unique_ptr<Backend>> make_gpu_backend(int device);
+// A GPU by number; kUnsupported "built without CUDA" where this build has none. `force_kernel`:
+// "cuda.fused" lets it compile decoders into fused steps, "cuda.cublas" and empty run one operation
+// at a time; another name is refused.
+Result<std::unique_ptr<Backend>> make_gpu_backend(int device, std::string_view force_kernel = {});
 
 }  // namespace spear

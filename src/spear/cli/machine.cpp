@@ -34,7 +34,7 @@ std::unique_ptr<Backend> choose_backend(const MachineSettings& settings, ThreadP
     throw Failure(
         ErrorCode::kUsage,
         fmt::format("--device: auto, cpu, cuda or cuda:N expected, found {}", settings.device));
-  return value_or_throw(make_gpu_backend(number));
+  return value_or_throw(make_gpu_backend(number, env.force_kernel));
 }
 
 }  // namespace

@@ -69,8 +69,9 @@ struct QuantizedOnGpu final : LinearOnGpu {
 
 class GpuBackend final : public Backend {
  public:
-  explicit GpuBackend(int device)
-      : name_(fmt::format("cuda:{}", device)),
+  GpuBackend(int device, bool fused)
+      : fused_(fused),
+        name_(fmt::format("cuda:{}", device)),
         blas_(stream_.value),
         training_(stream_.value, [this](int64_t floats) { return scratch(partials_, floats); }) {
     cudaDeviceProp properties{};
@@ -159,6 +160,10 @@ class GpuBackend final : public Backend {
 
   std::unique_ptr<DecoderProgram> compile(const DecoderSpec& spec, Activations activations,
                                           std::string* why) override {
+    if (!fused_) {
+      if (why != nullptr) *why = "SPEAR_FORCE_KERNEL=cuda.fused asks for the fused step";
+      return nullptr;
+    }
     return make_gpu_program(spec, activations, {this, stream_.value, multiprocessors_}, why);
   }
 
@@ -188,6 +193,7 @@ class GpuBackend final : public Backend {
                DType type, float* c, float beta);
   void add_compensator(const QuantizedOnGpu& linear, int64_t m, const float* x, float* y);
 
+  bool fused_;
   std::string name_, description_;
   int32_t multiprocessors_ = 0;
   StreamHandle stream_;
@@ -389,7 +395,11 @@ void GpuBackend::embed(const PreparedLinear& table, int64_t m, const int32_t* to
 
 }  // namespace
 
-Result<std::unique_ptr<Backend>> make_gpu_backend(int device) {
+Result<std::unique_ptr<Backend>> make_gpu_backend(int device, std::string_view force_kernel) {
+  const bool fused = force_kernel == "cuda.fused";
+  if (!fused && !force_kernel.empty() && force_kernel != "cuda.cublas")
+    return fail(ErrorCode::kUnsupported,
+                fmt::format("no GPU kernel is named {}: cuda.fused, cuda.cublas", force_kernel));
   int count = 0;
   if (const cudaError_t code = cudaGetDeviceCount(&count); code != cudaSuccess || count == 0)
     return fail(ErrorCode::kUnsupported,
@@ -400,7 +410,7 @@ Result<std::unique_ptr<Backend>> make_gpu_backend(int device) {
         ErrorCode::kUnsupported,
         fmt::format("cuda:{} does not exist: this machine has {} CUDA device(s)", device, count));
   gpu::check(cudaSetDevice(device));
-  return std::make_unique<GpuBackend>(device);
+  return std::make_unique<GpuBackend>(device, fused);
 }
 
 }  // namespace spear

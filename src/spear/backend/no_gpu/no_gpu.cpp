@@ -3,7 +3,7 @@
 
 namespace spear {
 
-Result<std::unique_ptr<Backend>> make_gpu_backend(int) {
+Result<std::unique_ptr<Backend>> make_gpu_backend(int, std::string_view /*force_kernel*/) {
   return fail(
       ErrorCode::kUnsupported,
       "this build of spear has no CUDA: configure with the preset 'cuda' where nvcc is installed, "
