@@ -12,7 +12,7 @@
 //   A warp fetches its items by cp.async into a ring of its own (no barrier in the main loop) and
 //   multiplies them with x from shared memory by m16n8k16: the pair's 16 rows are the rows of A,
 //   tokens the columns of B. Sums of a pair go to shared memory at (pair + warp), a place no other
-//   warp has, and are added in the order of warps.
+//   warp has, and are added in a fixed order.
 //
 // Codes enter the tensor core as they stand: 4 bits under a zero exponent are the subnormal half
 // code · 2^-24, so a mask is all the dequantization there is. The high nibbles of a byte pair come
@@ -22,9 +22,8 @@
 // Index grammar: lane = 4 g + t; of A and C g is the row of a tile, of B the token; t is the
 // quarter of the inputs, of C a pair of tokens.
 //
-// Code is small on purpose: a step runs several kernels in turn, and one whose instructions do not
-// stay in the SM's cache starts up to 20 us late (seen with 80 KB of unrolled prologue). Loops that
-// run once or twice are not unrolled.
+// Code is small on purpose: a step runs several kernels in turn, and unrolled by default this one
+// was 80 KB. Loops that run once or twice are not unrolled.
 //
 // Tried and slower: tokens as rows of A (twice the products, and moves to place the zero rows).
 #include <algorithm>
