@@ -7,6 +7,7 @@
 #include "spear/base/atomic_file.h"
 #include "spear/base/cpu_features.h"
 #include "spear/base/log.h"
+#include "spear/cli/bench_layout.h"
 #include "spear/cli/bench_results.h"
 #include "spear/cli/commands.h"
 #include "spear/cli/machine.h"
@@ -23,7 +24,7 @@ struct BenchSettings {
   std::vector<int64_t> prefill = {512}, contexts = {128, 2048}, batches = {8, 32};
   int64_t tokens = 128, batch_tokens = 32, batch_context = 128;
   int repeats = 5;
-  std::string kv = "auto", output;
+  std::string kv = "auto", output, layout;
   bool no_ec = false;
   MachineSettings machine;
 };
@@ -42,7 +43,7 @@ BenchPlan plan_of(const BenchSettings& s, const Backend& backend) {
   for (const int64_t context : s.contexts)
     if (s.tokens > 0) plan.cases.push_back({.tokens = s.tokens, .context = context});
   for (const int64_t batch : s.batches)
-    if (s.batch_tokens > 0)
+    if (batch > 0 && s.batch_tokens > 0)
       plan.cases.push_back({.tokens = s.batch_tokens, .context = s.batch_context, .batch = batch});
   if (plan.cases.empty()) throw Failure(ErrorCode::kUsage, "nothing to measure: every list is 0");
   return plan;
@@ -70,6 +71,13 @@ Loaded load(const BenchSettings& s, const Machine& machine, CommandContext& cont
   Loaded loaded{
       open_model(s.model, context.environment, s.machine.dtype(), *machine.pool, context.progress),
       nullptr, 0};
+  if (!s.layout.empty() && loaded.model.file == nullptr)
+    throw Failure(ErrorCode::kUsage,
+                  fmt::format("{}: --layout needs a .spear file", loaded.model.path.string()));
+  if (!s.layout.empty())
+    put_random_compensators(value_or_throw(parse_layout(s.layout)),
+                            context.options.seed != 0 ? context.options.seed : 1,
+                            loaded.model.file->model);
   if (!compensators)
     for (QuantizedLayer& layer : loaded.model.file->model.layers)
       for (QuantizedLinear& linear : layer.linears) linear.compensator.reset();
@@ -98,6 +106,7 @@ Json about(const BenchSettings& s, const Machine& machine, const Loaded& loaded)
           {"cpu", detect_cpu_features().model},
           {"threads", machine.pool->size()},
           {"device", machine.backend->name()},
+          {"layout", s.layout.empty() ? "the model's own" : s.layout},
           {"path", s.machine.path},
           {"kernels", loaded.decoder->describe()},
           {"kv", kv_type_name(kv_type(s.kv, *machine.backend))}};
@@ -199,6 +208,10 @@ void declare_options(CLI::App& app, BenchSettings& s) {
       ->type_name("TYPE");
   app.add_flag("--no-ec", s.no_ec,
                "Run the model without its compensators too, in turns, and print what they cost");
+  app.add_option("--layout", s.layout,
+                 "Time random gated compensators of this rank on this share of the modules of "
+                 "each kind, in place of the model's own; --seed chooses the modules")
+      ->type_name("RANK@PERCENT");
   app.add_option("-o,--output", s.output, "Write the JSON lines to a file as well")
       ->type_name("FILE");
   app.add_option("--compare", s.compare, "Two files of JSON lines: B beside A, nothing is run")
