@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "spear/kernels/cpu/simd/select.h"
+#include "spear/kernels/cpu/packed/packed_select.h"
 
 namespace spear {
 
@@ -70,19 +70,17 @@ double measure_reread_speed(ThreadPool& pool, size_t bytes) {
 }
 
 double measure_byte_peak(ThreadPool& pool) {
-  const cpu::SimdLoops& loops = cpu::simd_loops();
-  constexpr int64_t kSteps = 500'000;
+  const cpu::PackedKernels& kernels = *cpu::usable_packed_kernels().front();
+  constexpr int64_t kRounds = 200'000;
   double best = 0;
   for (int round = 0; round < 3; ++round) {
-    std::atomic<int64_t> done = 0;
+    std::atomic<int64_t> products = 0;
     const auto start = Clock::now();
-    pool.parallel_for(pool.size(), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        float sink[3] = {3.0f, 5.0f, 0.0f};
-        done += static_cast<int64_t>(loops.byte_chain(kSteps, sink));
-      }
+    pool.run_team([&](int, int) {
+      int32_t sink[64] = {};
+      products += static_cast<int64_t>(kernels.dot_chain(kRounds, sink));
     });
-    best = std::max(best, static_cast<double>(done) / seconds_since(start));
+    best = std::max(best, 2.0 * static_cast<double>(products) / seconds_since(start));
   }
   return best;
 }

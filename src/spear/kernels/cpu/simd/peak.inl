@@ -15,21 +15,3 @@ static double fma_chain_steps(int64_t steps, float* sink) {
   sink[2] = sum_lanes(all);
   return 2.0 * kChains * kWidth * static_cast<double>(steps);
 }
-
-// The same for products of 8 bits, the ceiling of quantized prefill. Returns multiply-adds times
-// two, as above.
-static double byte_chain_steps(int64_t steps, float* sink) {
-  constexpr int kChains = 12;
-  VecI sums[kChains] = {};
-  VecI a = splat(static_cast<int32_t>(sink[0]));
-  const VecI b = splat(static_cast<int32_t>(sink[1]));
-  for (int64_t i = 0; i < steps; ++i) {
-    a += b;  // or the compiler would multiply once
-#pragma GCC unroll 12
-    for (int c = 0; c < kChains; ++c) sums[c] = dot_quads(sums[c], a, b);
-  }
-  VecI total{};
-  for (int c = 0; c < kChains; ++c) total += sums[c];
-  sink[2] = static_cast<float>(total[0]);
-  return 8.0 * kChains * kWidth * static_cast<double>(steps);
-}

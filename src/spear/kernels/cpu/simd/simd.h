@@ -153,7 +153,6 @@ struct SimdLoops {
   // `steps` rounds of independent multiply-adds in registers: the ceiling of every product. Returns
   // the floating-point operations done.
   double (*fma_chain)(int64_t steps, float* sink);
-  double (*byte_chain)(int64_t steps, float* sink);  // the same of 8-bit products
 };
 
 const SimdLoops& simd_baseline();

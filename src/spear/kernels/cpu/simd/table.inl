@@ -32,5 +32,4 @@ static const SimdLoops kLoops = {
     .dot = dot_range,
     .add_scaled = add_scaled_range,
     .fma_chain = fma_chain_steps,
-    .byte_chain = byte_chain_steps,
 };
