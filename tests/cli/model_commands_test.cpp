@@ -165,6 +165,9 @@ TEST_F(ModelCommands, ChatUnderstandsCommandsAndTextOfSeveralLines) {
   EXPECT_NE(out("/system be brief\none\n"), first);
   EXPECT_NE(out("/nonsense\n").find("no such command"), std::string::npos);
   EXPECT_EQ(out("/exit\none\n"), "");
+  EXPECT_NE(out("/help\n").find("/stats"), std::string::npos);
+  const std::string stats = out("one\n/stats\n");
+  EXPECT_NE(stats.find("answers: 4 tokens in"), std::string::npos) << stats;
 }
 
 TEST_F(ModelCommands, ChatRunsAnArtifact) {
@@ -179,8 +182,54 @@ TEST_F(ModelCommands, ChatRefusesOptionsThatMakeNoSense) {
   expect_refused({"chat", model_, "-p", "x", "--device", "abacus"}, ErrorCode::kUsage, "--device");
   expect_refused({"chat", model_, "--json", "--lines"}, ErrorCode::kUsage, "--json", "x\n");
   expect_refused({"chat", "no-such-model", "-p", "x"}, ErrorCode::kNotFound, "spear pull");
+  expect_refused({"chat", model_, "-p", "x", "--presence-penalty", "3"}, ErrorCode::kUsage,
+                 "--presence-penalty: -2 to 2 expected, found 3");
+  expect_refused({"chat", model_, "-p", "x", "--stop", ""}, ErrorCode::kUsage, "--stop");
+  expect_refused({"chat", model_, "-p", "x", "--draft", "100"}, ErrorCode::kUsage, "0 to 64");
+  expect_refused({"chat", model_, "-p", "x", "--regex", "(a"}, ErrorCode::kUsage, "regex, byte 2");
+  expect_refused({"chat", model_, "-p", "x", "--no-ec"}, ErrorCode::kUsage, "no compensators");
+  const std::string schema =
+      program_.folder().file("schema.json", R"({"type": "string", "format": "email"})").string();
+  expect_refused({"chat", model_, "-p", "x", "--json-schema", schema}, ErrorCode::kUsage, "email");
   expect_refused({"chat", model_, "-p", std::string(5000, 'x')}, ErrorCode::kUsage,
                  "the context has room");
+}
+
+TEST_F(ModelCommands, ChatSaysBeforeLoadingThatAModelDoesNotFit) {
+  const fs::path path = program_.folder().file("huge.spear", "\x89SPEAR\r\n");
+  std::error_code error;
+  fs::resize_file(path, uintmax_t{1} << 42, error);  // sparse
+  if (error) GTEST_SKIP() << "no file of four terabytes can be made here: " << error.message();
+  expect_refused({"chat", path.string(), "-p", "x"}, ErrorCode::kUnsupported, "of memory");
+}
+
+TEST_F(ModelCommands, ChatAnswersObeyAConstraint) {
+  const auto text = [this](std::vector<std::string> options) {
+    std::vector<std::string> arguments = {"chat", model_, "-p", "hello", "--temperature", "1"};
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    return json(arguments).at("text").get<std::string>();
+  };
+  const std::string choice = text({"--regex", "(yes|no|[0-9]{3})"});
+  EXPECT_TRUE(choice == "yes" || choice == "no" || choice.size() == 3U) << choice;
+  const std::string schema =
+      program_.folder()
+          .file("schema.json", R"({"properties": {"n": {"enum": [1, 22]}}, "required": ["n"]})")
+          .string();
+  const int n = value_or_throw(parse_json(text({"--json-schema", schema}), "answer")).at("n");
+  EXPECT_TRUE(n == 1 || n == 22);
+}
+
+TEST_F(ModelCommands, ChatGuessingAndCacheTypesKeepTheGreedyAnswer) {
+  const auto text = [this](std::vector<std::string> options) {
+    std::vector<std::string> arguments = {"chat",         model_, "-p",        "hello", "--greedy",
+                                          "--max-tokens", "24",   "--compute", "f32"};
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    return json(arguments).at("text").get<std::string>();
+  };
+  const std::string plain = text({});
+  EXPECT_EQ(text({"--draft", "4"}), plain);
+  EXPECT_EQ(text({"--deterministic"}), plain);
+  EXPECT_FALSE(text({"--kv-type", "int8"}).empty());
 }
 
 TEST_F(ModelCommands, EveryCommandRefusesAnUnknownModelAlike) {

@@ -24,7 +24,7 @@ class Samples : public ::testing::Test {
     settings_.most_tokens = 12;
     settings_.sampling.temperature = 0;
     settings_.sampling.top_p = 1;
-    settings_.sampling.seed = 5;
+    settings_.seed = 5;
   }
   std::vector<std::string> run(Decoder& decoder) {
     return continue_prompts(decoder, prompts_, settings_, silent_);
@@ -49,7 +49,7 @@ TEST_F(Samples, DependOnTheSeedAlone) {
   settings_.sampling.temperature = 1;
   const auto first = run(decoder_);
   EXPECT_EQ(run(decoder_), first);
-  settings_.sampling.seed = 6;
+  settings_.seed = 6;
   EXPECT_NE(run(decoder_), first);
 }
 

@@ -20,6 +20,7 @@ ChatInput command(const std::string& line) {
   const std::string rest = space == std::string::npos ? "" : trimmed(line.substr(space));
   if (name == "/exit" || name == "/quit" || name == "/bye") return {ChatInputKind::kExit, {}};
   if (name == "/reset") return {ChatInputKind::kReset, {}};
+  if (name == "/stats") return {ChatInputKind::kStats, {}};
   if (name == "/system") return {ChatInputKind::kSystem, rest};
   if (name == "/help" || name == "/?") return {ChatInputKind::kHelp, {}};
   return {ChatInputKind::kUnknown, name};

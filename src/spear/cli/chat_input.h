@@ -8,7 +8,7 @@
 
 namespace spear {
 
-enum class ChatInputKind { kMessage, kReset, kSystem, kHelp, kExit, kUnknown };
+enum class ChatInputKind { kMessage, kReset, kSystem, kStats, kHelp, kExit, kUnknown };
 
 struct ChatInput {
   ChatInputKind kind = ChatInputKind::kExit;

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "spear/base/atomic_file.h"
 #include "spear/base/json.h"
 #include "spear/base/log.h"
 #include "spear/cli/chat_input.h"
@@ -12,6 +13,7 @@
 #include "spear/cli/commands.h"
 #include "spear/cli/interrupt.h"
 #include "spear/cli/machine.h"
+#include "spear/cli/memory_check.h"
 #include "spear/cli/memory_speed.h"
 #include "spear/cli/text.h"
 #include "spear/eval/evaluate.h"
@@ -24,13 +26,17 @@ struct ChatSettings {
   std::string prompt;
   bool lines = false;
   bool greedy = false;
+  bool no_ec = false;
+  std::string kv_type = "f32";
+  std::string schema_file;
   ChatOptions options;
   MachineSettings machine;
 };
 
 constexpr const char* kHelp =
     "/reset forgets the conversation, /system TEXT sets the system's message (without TEXT: none), "
-    "/exit leaves.\nA line that ends in \\ goes on; \"\"\" opens a text of several lines and "
+    "/stats says what was done, /help shows this, /exit leaves.\nA line that ends in \\ goes on; "
+    "\"\"\" opens a text of several lines and "
     "closes "
     "it. Ctrl-C stops an answer.\n";
 
@@ -44,6 +50,8 @@ const char* stop_text(ChatStop stop) {
   switch (stop) {
     case ChatStop::kEndToken:
       return "end";
+    case ChatStop::kStopString:
+      return "stop_string";
     case ChatStop::kMaxTokens:
       return "max_tokens";
     case ChatStop::kContextFull:
@@ -54,6 +62,28 @@ const char* stop_text(ChatStop stop) {
   return "end";
 }
 
+// What a compressed model says without its compensators: what they are worth, to the ear.
+void drop_compensators(OpenedModel& model) {
+  int64_t dropped = 0;
+  if (model.file != nullptr)
+    for (QuantizedLayer& layer : model.file->model.layers)
+      for (const Module module : kModules) {
+        dropped += layer.linear(module).compensator ? 1 : 0;
+        layer.linear(module).compensator.reset();
+      }
+  if (dropped == 0)
+    throw Failure(ErrorCode::kUsage,
+                  fmt::format("--no-ec: {} has no compensators to leave out", model.path.string()));
+}
+
+OpenedModel open_for_chat(const ChatSettings& settings, CommandContext& context, ThreadPool& pool) {
+  check_memory_for(settings.model, context.environment, settings.machine.dtype());
+  OpenedModel model = open_model(settings.model, context.environment, settings.machine.dtype(),
+                                 pool, context.progress);
+  if (settings.no_ec) drop_compensators(model);
+  return model;
+}
+
 // Runs a chat on one opened model; all three ways to talk to it end in say().
 class Chat {
  public:
@@ -61,11 +91,10 @@ class Chat {
       : settings_(settings),
         context_(context),
         machine_(make_machine(settings.machine, context)),
-        model_(open_model(settings.model, context.environment, settings.machine.dtype(),
-                          *machine_.pool, context.progress)),
+        model_(open_for_chat(settings, context, *machine_.pool)),
         decoder_(model_.decoder(*machine_.backend, settings.machine.arithmetic(),
                                 settings.machine.decoder_path())),
-        session_(model_, decoder_, settings.options) {
+        session_(model_, decoder_, *machine_.pool, settings.options) {
     if (!session_.has_template())
       log(LogLevel::kWarning,
           fmt::format("{}: no chat template: the text is continued as it stands",
@@ -94,6 +123,7 @@ class Chat {
       if (input.kind == ChatInputKind::kReset) session_.reset();
       if (input.kind == ChatInputKind::kSystem) session_.set_system(input.text);
       if (input.kind == ChatInputKind::kHelp) print_out(kHelp);
+      if (input.kind == ChatInputKind::kStats) print_out(stats_text());
       if (input.kind == ChatInputKind::kUnknown)
         print_out(fmt::format("{}: no such command\n{}", input.text, kHelp));
       if (input.kind == ChatInputKind::kMessage) try_to_say(input.text);
@@ -110,6 +140,23 @@ class Chat {
       if (failure.error().code == ErrorCode::kInternal) throw;
       log(LogLevel::kWarning, failure.error().message);
     }
+  }
+
+  std::string stats_text() const {
+    const EngineStats s = session_.stats();
+    const auto share = [](int64_t part, int64_t whole) {
+      return whole > 0 ? 100.0 * static_cast<double>(part) / static_cast<double>(whole) : 0.0;
+    };
+    return fmt::format(
+        "prompts: {} tokens, {} of them computed ({:.0f}% were cached)\n"
+        "answers: {} tokens in {} steps, {:.2f} s; {} of {} guesses were right\n"
+        "cache: {} of {} pages hold something, {}, {} tokens of context\n"
+        "{}\n",
+        s.prompt_tokens, s.computed_prompt_tokens, share(s.prefix_hits, s.prefix_queries),
+        s.generated_tokens, s.steps, s.busy_seconds, s.accepted_drafts, s.drafted_tokens,
+        s.used_pages + s.cached_pages, s.pages,
+        size_text(static_cast<int64_t>(session_.cache_bytes())), session_.context(),
+        decoder_.describe());
   }
 
   ChatAnswer say(std::string message, bool show) {
@@ -166,8 +213,18 @@ std::string all_of_stdin() {
   return text;
 }
 
+void complete(ChatSettings& settings, const CommandContext& context) {
+  ChatOptions& options = settings.options;
+  options.sampling.seed = context.options.seed;
+  options.kv_type = settings.kv_type == "f16"    ? DType::kF16
+                    : settings.kv_type == "int8" ? DType::kI8
+                                                 : DType::kF32;
+  if (!settings.schema_file.empty())
+    options.json_schema = value_or_throw(read_text_file(settings.schema_file, size_t{1} << 20));
+}
+
 int run(ChatSettings& settings, CommandContext& context) {
-  settings.options.sampling.seed = context.options.seed;
+  complete(settings, context);
   if (settings.greedy) settings.options.sampling.temperature = 0;
   quiet_interrupts();
   const bool terminal = isatty(STDIN_FILENO) != 0;
@@ -190,17 +247,8 @@ int run(ChatSettings& settings, CommandContext& context) {
   return chat.talk(ChatReader(stdin, terminal ? prompt : ""));
 }
 
-void declare_options(CLI::App& app, ChatSettings& s) {
-  SamplingOptions& sampling = s.options.sampling;
-  app.add_option("MODEL", s.model, "A .spear file, a full-precision model, or a pulled name")
-      ->required()
-      ->type_name("MODEL");
-  app.add_option("-p,--prompt", s.prompt,
-                 "Answer this one message and leave; - reads it from standard input")
-      ->type_name("TEXT");
-  app.add_flag("--lines", s.lines,
-               "Take each line of a piped standard input as a message or command");
-  app.add_option("--system", s.options.system, "The system's message")->type_name("TEXT");
+void declare_sampling(CLI::App& app, ChatSettings& s) {
+  SamplingParams& sampling = s.options.sampling;
   app.add_option("--temperature", sampling.temperature, "Randomness; 0: always the likeliest token")
       ->type_name("T");
   app.add_flag("--greedy", s.greedy, "The same as --temperature 0");
@@ -211,14 +259,51 @@ void declare_options(CLI::App& app, ChatSettings& s) {
   app.add_option("--min-p", sampling.min_p,
                  "Only tokens of this share of the likeliest one's probability; 0: off")
       ->type_name("P");
+  app.add_option("--typical-p", sampling.typical_p,
+                 "Only tokens of about the expected surprise, to this joint probability; 1: off")
+      ->type_name("P");
   app.add_option("--repetition-penalty", sampling.repetition_penalty,
                  "Above 1: seen tokens become less likely")
       ->type_name("X");
+  app.add_option("--presence-penalty", sampling.presence_penalty,
+                 "Taken off the logit of every token of the answer")
+      ->type_name("X");
+  app.add_option("--frequency-penalty", sampling.frequency_penalty,
+                 "The same, times how often it occurred")
+      ->type_name("X");
+  app.add_option("--stop", s.options.stop, "A text that ends an answer; may be given several times")
+      ->type_name("TEXT");
+  app.add_option("--regex", s.options.regex, "A regular expression that answers must match whole")
+      ->type_name("REGEX");
+  app.add_option("--json-schema", s.schema_file, "A file with a JSON schema that answers must obey")
+      ->type_name("FILE");
+}
+
+void declare_options(CLI::App& app, ChatSettings& s) {
+  app.add_option("MODEL", s.model, "A .spear file, a full-precision model, or a pulled name")
+      ->required()
+      ->type_name("MODEL");
+  app.add_option("-p,--prompt", s.prompt,
+                 "Answer this one message and leave; - reads it from standard input")
+      ->type_name("TEXT");
+  app.add_flag("--lines", s.lines,
+               "Take each line of a piped standard input as a message or command");
+  app.add_option("--system", s.options.system, "The system's message")->type_name("TEXT");
+  declare_sampling(app, s);
   app.add_option("--max-tokens", s.options.max_tokens, "The longest answer")->type_name("N");
   app.add_option("--context", s.options.context,
                  "Tokens of conversation to keep, at most the model's own limit")
       ->type_name("N");
   s.machine.path = "engine";
+  app.add_option("--kv-type", s.kv_type, "How the cache keeps keys and values: f32, f16, int8")
+      ->type_name("TYPE")
+      ->check(CLI::IsMember({"f32", "f16", "int8"}));
+  app.add_option("--draft", s.options.max_draft,
+                 "Guess up to N tokens a step by what followed the same words before; 0: none")
+      ->type_name("N");
+  app.add_flag("--deterministic", s.options.deterministic,
+               "The same bits whatever the cache holds: prompts page by page");
+  app.add_flag("--no-ec", s.no_ec, "Leave the compensators out, to hear the difference");
   add_machine_options(app, s.machine, Paths::kAll);
 }
 
@@ -229,8 +314,9 @@ Command chat_command() {
           .summary = "Talk to a model",
           .description =
               "Streams the answers. The model's own chat template makes the prompts. In a chat, "
-              "/reset forgets, /system TEXT sets the system's message, /exit leaves, \"\"\" opens "
-              "and closes a text of several lines. A piped standard input is one message. The same "
+              "/reset forgets, /system TEXT sets the system's message, /stats says what was done, "
+              "/exit leaves, \"\"\" opens and closes a text of several lines. A piped standard "
+              "input is one message. The same "
               "--seed gives the same answers.",
           .examples = {{"spear chat model.spear", "A conversation in the terminal."},
                        {"spear chat model.spear --prompt \"What is a comet?\" --greedy",

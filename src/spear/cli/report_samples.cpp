@@ -63,7 +63,7 @@ std::vector<SamplePrompt> read_prompts(const SampleRequest& request, const Opene
 
 SampleSettings sample_settings(const SampleRequest& request, const OpenedModel& reference) {
   SampleSettings settings;
-  settings.sampling.seed = request.seed;
+  settings.seed = request.seed;
   settings.most_tokens = request.most_tokens;
   settings.stop_ids = reference.tokenizer->stop_ids();
   const std::vector<int32_t>& ends = reference.config().eos_token_ids;

@@ -35,7 +35,7 @@ struct EngineOptions {
   int64_t token_budget = 512;                     // rows of a step
   int64_t max_draft = 0;                          // tokens guessed by prompt look-up; 0: none
   // The tokens of a request that brings a seed (or is greedy) do not depend on what else runs, ran
-  // or waits. Wants a model whose rows stand alone (DecoderModelOptions::one_by_one).
+  // or waits. Wants a model whose rows stand alone (DecoderModelOptions::rows_stand_alone).
   bool deterministic = false;
   bool check_invariants = false;         // after every step: a broken one fails the engine (tests)
   uint64_t seed = 0;                     // of requests that bring none

@@ -49,7 +49,7 @@ SchedulerOptions scheduler_options(const StepModel& model, const EngineOptions& 
   return {.pages = static_cast<int32_t>(model.pages()),
           .page_size = model.page_size(),
           .max_running = options.max_running,
-          .max_waiting = options.max_waiting + options.max_running,
+          .max_waiting = options.max_waiting,
           .token_budget = options.token_budget,
           .logit_rows = kLogitRows,
           .max_draft = options.deterministic ? 0 : options.max_draft,

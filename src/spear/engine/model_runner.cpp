@@ -10,7 +10,7 @@ DecoderModel::DecoderModel(Decoder& decoder, const DecoderModelOptions& options)
     : decoder_(decoder),
       cache_(
           KvCache::bare_pages(decoder.backend(), decoder.config(), options.pages, options.kv_type)),
-      one_by_one_(options.one_by_one),
+      one_by_one_(options.rows_stand_alone && decoder.program() == nullptr),
       host_memory_(decoder.backend().training_ops() == nullptr) {}
 
 float* DecoderModel::grow(DeviceBuffer& buffer, int64_t floats) {

@@ -15,10 +15,11 @@ namespace spear {
 struct DecoderModelOptions {
   int64_t pages = 0;  // of KvCache::kPageSize tokens
   DType kv_type = DType::kF32;
-  // Every sequence runs alone and gets its logits alone: the arithmetic of a row then depends on
-  // its own sequence only (with SchedulerOptions::fixed_shapes, on nothing else at all). Weights
-  // are read once a sequence instead of once a step: decoding several costs as if one by one.
-  bool one_by_one = false;
+  // Every sequence runs alone and gets its logits alone, unless the decoder has a compiled step,
+  // which promises the same by itself: the arithmetic of a row then depends on its own sequence
+  // only (with SchedulerOptions::fixed_shapes, on nothing else at all). On the plain path weights
+  // are then read once a sequence instead of once a step: decoding several costs as if one by one.
+  bool rows_stand_alone = false;
 };
 
 class DecoderModel final : public StepModel {
@@ -32,7 +33,10 @@ class DecoderModel final : public StepModel {
   }
   [[nodiscard]] int64_t page_size() const override { return KvCache::kPageSize; }
   [[nodiscard]] int64_t pages() const override { return cache_.pages(); }
-  [[nodiscard]] bool rows_stand_alone() const override { return one_by_one_; }
+  // A compiled step promises it for a sequence whose own rows are the same.
+  [[nodiscard]] bool rows_stand_alone() const override {
+    return one_by_one_ || decoder_.program() != nullptr;
+  }
   std::span<float> run(const StepInput& input) override;
 
   [[nodiscard]] size_t cache_bytes() const { return cache_.bytes(); }

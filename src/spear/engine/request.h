@@ -28,8 +28,8 @@ struct SamplingParams {
   double repetition_penalty = 1;  // 1: off; over prompt and answer; > 1 makes them less likely
   double presence_penalty = 0;    // taken off the logit of every token of the answer
   double frequency_penalty = 0;   // the same, times how often it occurred
-  std::vector<std::pair<int32_t, float>> logit_bias;
-  std::optional<uint64_t> seed;  // none: drawn from the engine's
+  std::vector<std::pair<int32_t, float>> logit_bias = {};
+  std::optional<uint64_t> seed = {};  // none: drawn from the engine's
 };
 
 struct Request {

@@ -5,6 +5,7 @@
 #include <fmt/core.h>
 
 #include "spear/base/check.h"
+#include "spear/engine/token_sampler.h"
 #include "spear/model/kv_cache.h"
 
 namespace spear {
@@ -57,15 +58,19 @@ std::vector<int32_t> answer_to(Decoder& decoder, const SamplePrompt& prompt,
                                const Progress& progress) {
   Continuation continuation(decoder,
                             static_cast<int64_t>(prompt.tokens.size()) + settings.most_tokens);
-  SamplingOptions sampling = settings.sampling;
-  sampling.seed = seed;
-  Sampler sampler(sampling);
+  TokenSampler sampler(settings.sampling, seed, 0, prompt.tokens, settings.most_tokens);
+  SamplerWorkspace workspace(decoder.config().vocab_size);
   std::vector<int32_t> all = prompt.tokens;
   std::span<float> logits = continuation.feed(prompt.tokens);
   for (int64_t i = 0; i < settings.most_tokens; ++i) {
     if (progress.stop_requested())
       throw Failure(ErrorCode::kInterrupted, "stopped while text was sampled");
-    const int32_t next = sampler.pick(logits, all);
+    sampler.adjust(logits);
+    const int32_t next = sampler.choose(logits, workspace);
+    if (next < 0)
+      throw Failure(ErrorCode::kInternal,
+                    "the model's logits are not numbers: its weights are damaged");
+    sampler.accept(next);
     if (std::find(settings.stop_ids.begin(), settings.stop_ids.end(), next) !=
         settings.stop_ids.end())
       break;
@@ -84,8 +89,8 @@ std::vector<std::string> continue_prompts(Decoder& decoder, std::span<const Samp
   std::vector<std::string> answers;
   progress.begin("samples of text", static_cast<int64_t>(prompts.size()));
   for (size_t i = 0; i < prompts.size(); ++i) {
-    answers.push_back(settings.decode(
-        answer_to(decoder, prompts[i], settings, settings.sampling.seed + i, progress)));
+    answers.push_back(
+        settings.decode(answer_to(decoder, prompts[i], settings, settings.seed + i, progress)));
     progress.advance(1);
   }
   progress.end();

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "spear/base/progress.h"
+#include "spear/engine/request.h"
 #include "spear/model/decoder.h"
-#include "spear/model/sampler.h"
 #include "spear/report/report_input.h"
 
 namespace spear {
@@ -20,7 +20,8 @@ struct SamplePrompt {
 };
 
 struct SampleSettings {
-  SamplingOptions sampling;
+  SamplingParams sampling = {.temperature = 0.7, .top_p = 0.95};
+  uint64_t seed = 0;
   int64_t most_tokens = 96;
   std::vector<int32_t> stop_ids;  // an answer ends before one of these
   std::function<std::string(std::span<const int32_t>)> decode;

@@ -180,8 +180,11 @@ class Scheduler::Planner {
       places -= 1 + s.siblings;
       if (!s.decoding()) promised += unplanned_pages(s);
     }
+    auto preempted = std::ssize(scheduler_.waiting_) -
+                     std::ranges::count(scheduler_.waiting_, 0, &Sequence::preemptions);
     for (Sequence* waiting : scheduler_.waiting_) {
       Sequence& s = *waiting;
+      if (s.preemptions == 0 && preempted >= options_.max_running) continue;
       places -= 1 + s.siblings;
       if (places < 0) return;
       const Match found = match(s);
@@ -190,6 +193,7 @@ class Scheduler::Planner {
       const int64_t needed = scheduler_.pages_for(whole) - found.pages_in_use;
       if (rows == 0 || needed > available_ - promised) return;
       available_ -= needed;
+      if (s.preemptions > 0) --preempted;
       batch_.started.push_back({&s, found.tokens, found.copies_last});
       add(s, rows, 0, found.tokens);
     }

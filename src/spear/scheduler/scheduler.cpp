@@ -31,7 +31,7 @@ Scheduler::Scheduler(const SchedulerOptions& options)
     : options_(options), pool_(options.pages), prefixes_(options.pages, options.page_size) {
   expects(options.page_size > 0 && options.max_running > 0 && options.logit_rows > 0);
   expects(options.token_budget >= options.max_running + options.page_size);
-  waiting_.reserve(static_cast<size_t>(options.max_waiting + options.max_running));
+  waiting_.reserve(static_cast<size_t>(options.max_waiting + 2 * options.max_running));
   running_.reserve(static_cast<size_t>(options.max_running));
 }
 
@@ -47,7 +47,8 @@ void Scheduler::insert_in_order(std::vector<Sequence*>& list, Sequence& sequence
 bool Scheduler::add(Sequence& s) {
   expects(s.state == SequenceState::kNew && s.prompt_tokens > 0 && fits(s));
   expects(s.length() == s.prompt_tokens && s.max_tokens >= s.prompt_tokens);
-  if (static_cast<int32_t>(waiting_.size()) >= options_.max_waiting) return false;
+  const auto fresh = std::ranges::count(waiting_, 0, &Sequence::preemptions);
+  if (fresh >= options_.max_waiting) return false;
   s.state = SequenceState::kWaiting;
   insert_in_order(waiting_, s);
   return true;
@@ -55,7 +56,7 @@ bool Scheduler::add(Sequence& s) {
 
 void Scheduler::fork(const Sequence& parent, Sequence& child) {
   expects(parent.state == SequenceState::kRunning && child.state == SequenceState::kNew);
-  expects(static_cast<int32_t>(running_.size()) < options_.max_running);
+  expects(std::ssize(running_) < options_.max_running);
   expects(child.length() >= parent.computed);
   child.state = SequenceState::kRunning;
   child.computed = parent.computed;
@@ -182,6 +183,10 @@ const char* Scheduler::check() const {
     if (s->computed > s->length()) return "more was computed than there is";
     for (const int32_t page : s->pages) ++held[static_cast<size_t>(page)];
   }
+  const auto preempted =
+      std::ssize(waiting_) - std::ranges::count(waiting_, 0, &Sequence::preemptions);
+  if (std::ssize(running_) > options_.max_running || preempted > 2 * options_.max_running)
+    return "more sequences have started than there are places";
   for (const Sequence* s : waiting_)
     if (s->state != SequenceState::kWaiting || !s->pages.empty() || s->computed != 0)
       return "a waiting sequence holds something";

@@ -5,8 +5,10 @@
 // sequence that needs a page when none is free takes those of the last in that order, which is
 // computed again later. Nothing is allocated after construction. One thread.
 //
-// Progress: a sequence is only accepted if it fits into all pages together (fits()), and the first
-// in order is never preempted, so it always advances; the others follow when it has finished.
+// New sequences start only while fewer than max_running preempted ones wait, so that never more
+// than twice max_running have started and not ended. Progress: a sequence is only accepted if it
+// fits into all pages together (fits()), and the first in order is never preempted, so it always
+// advances; the others follow when it has finished.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +26,7 @@ struct SchedulerOptions {
   int32_t pages = 0;
   int64_t page_size = 64;
   int32_t max_running = 32;
-  int32_t max_waiting = 1024;
+  int32_t max_waiting = 1024;  // that have not started; preempted ones wait beside them
   int64_t token_budget = 512;  // rows of a step; at least max_running + page_size
   int64_t logit_rows = 64;     // rows with logits in a step, beside one for each sequence
   int64_t max_draft = 0;       // longest Sequence::draft
