@@ -121,6 +121,7 @@ TEST(PackedLayout, NamesWhatDoesNotFit) {
     return why_not_packed(source_of(test::QuantizedCase(shape, 1)));
   };
   EXPECT_EQ(why({.n = 4, .k = 40, .group = 20}), "groups of 20 columns");
+  EXPECT_EQ(why({.n = 1, .k = 65540}), "rows of 65540 columns");
   EXPECT_EQ(why({.n = 4, .k = 40, .rank = 65}), "a compensator of rank 65");
   EXPECT_EQ(why({.n = 4, .k = 40, .rank = 2, .factor_bits = 16}), "factors of 16 bits");
   EXPECT_EQ(why({.n = 4, .k = 40, .rank = 2, .gate_hidden = 300}), "a gate of 300 hidden units");

@@ -106,6 +106,8 @@ std::string why_not_packed(const LinearSource& source) {
   const QuantizedView& w = source.weight;
   if (w.bits == 16) return "weights of 16 bits";
   if (w.bits > 8) return "weights of " + std::to_string(w.bits) + " bits";
+  // 255 · 127 · k must fit the 32 bits of a sum.
+  if (w.k > kMostPackedColumns) return "rows of " + std::to_string(w.k) + " columns";
   if (!is_per_channel(w) && w.group % kColumnStep != 0)
     return "groups of " + std::to_string(w.group) + " columns";
   if (source.ec.rank > kLargestPackedRank)

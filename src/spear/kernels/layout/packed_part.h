@@ -7,6 +7,7 @@
 namespace spear {
 
 inline constexpr int32_t kPanelRows = 32;
+inline constexpr int32_t kMostPackedColumns = 65536;
 inline constexpr int32_t kLargestPackedRank = 64;
 inline constexpr int32_t kLargestPackedGate = 4 * kLargestPackedRank;  // hidden units
 

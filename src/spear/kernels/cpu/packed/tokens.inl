@@ -82,11 +82,28 @@ static void quantize_block(const QuantizeArgs& a, const float* x, int32_t from, 
   if (D == 2) counts[blocks] = total[1];
 }
 
+// A token with elements that are not finite: no codes, and scales that make everything NaN.
+static void spoil_token(const QuantizeArgs& a, int64_t token, float nan) {
+  const InputShape& in = a.shape;
+  const int64_t rows = in.digits;
+  const int64_t blocks = pieces(in.columns, in.block);
+  const int64_t segments = pieces(in.columns, in.segment);
+  __builtin_memset(a.to.codes + token * rows * in.columns, 0,
+                   static_cast<size_t>(rows * in.columns));
+  for (int64_t i = token * rows * blocks; i < (token + 1) * rows * blocks; ++i) {
+    a.to.scales[i] = nan;
+    a.to.counts[i] = 0;
+  }
+  for (int64_t i = token * segments; i < (token + 1) * segments; ++i) a.to.sums[i] = nan;
+  a.to.totals[token] = nan;
+}
+
 template <int D>
 static void quantize_token(const QuantizeArgs& a, int64_t token) {
   const InputShape& in = a.shape;
   const float* x = a.x + token * a.x_stride;
   const float factor = input_scale(a, x);
+  if (factor != factor) return spoil_token(a, token, factor);
   const int32_t blocks = pieces(in.columns, in.block);
   const int32_t segments = pieces(in.columns, in.segment);
   float alone[1];
