@@ -154,14 +154,31 @@ class Scene {
     const int64_t group = shape_.heads / shape_.kv_heads;
     for (int64_t row = 0; row < s.rows; ++row)
       for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+        const auto q = read_query(q_.data() + ((s.first_row + row) * shape_.heads + head) * d);
         const auto result = test::attention_row(
-            q_.data() + ((s.first_row + row) * shape_.heads + head) * d,
-            [&](int64_t t) { return keys[static_cast<size_t>(t)].data(); },
+            q.data(), [&](int64_t t) { return keys[static_cast<size_t>(t)].data(); },
             [&](int64_t t) { return values[static_cast<size_t>(t)].data(); }, s.context + row + 1,
             d, 1.0 / std::sqrt(static_cast<double>(d)),
             shape_.type == DType::kI8 ? scales.data() : nullptr);
         all.insert(all.end(), result.y_bound.begin(), result.y_bound.end());
       }
+  }
+  // INT8 keys are stored spread by a Walsh-Hadamard transform, of which products know nothing if
+  // the query is spread too.
+  std::vector<float> read_query(const float* q) const {
+    const int64_t d = shape_.head_dim;
+    if (shape_.type != DType::kI8) return {q, q + d};
+    const int64_t block = d & -d;
+    std::vector<float> out;
+    for (int64_t j = 0; j < d; ++j) {
+      double sum = 0;
+      for (int64_t i = 0; i < block; ++i) {
+        const bool odd = __builtin_parityll(static_cast<uint64_t>(i & (j % block))) != 0;
+        sum += odd ? -q[j / block * block + i] : q[j / block * block + i];
+      }
+      out.push_back(static_cast<float>(sum / std::sqrt(static_cast<double>(block))));
+    }
+    return out;
   }
   std::vector<double> in_output_order(const std::vector<double>& all, int64_t d) const {
     std::vector<double> out(all.size());

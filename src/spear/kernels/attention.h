@@ -16,7 +16,10 @@ class ThreadPool;
 // and a page's codes of one head are interleaved so that integer instructions find pairs:
 //   keys    [page_size / 16, head_dim / 2, 16, 2]   16 tokens, pairs of columns
 //   values  [page_size / 2, head_dim, 2]            pairs of tokens
-// so page_size is a multiple of 16, and head_dim is even and at most 512.
+// so page_size is a multiple of 16, and head_dim is even and at most 512. Keys (and queries, as
+// they are read) first go through a Walsh-Hadamard transform of each run of b columns over √b,
+// where b is the largest power of two that divides head_dim: it leaves products as they are and
+// spreads single large columns, which would take the scale for themselves.
 struct KvLayerView {
   void* keys = nullptr;
   void* values = nullptr;

@@ -37,9 +37,31 @@ double cache_value(const KvLayerView& cache, bool key, int64_t row, int64_t j, i
   }
 }
 
+// What INT8 does to keys and queries before they are rounded (attention.h).
+std::vector<float> spread_columns(const float* x, int64_t head_dim) {
+  std::vector<float> y(x, x + head_dim);
+  const int64_t block = head_dim & -head_dim;
+  for (int64_t width = 1; width < block; width *= 2)
+    for (int64_t j = 0; j < head_dim; ++j) {
+      if ((j & width) != 0) continue;
+      const float a = y[j];
+      const float b = y[j + width];
+      y[j] = a + b;
+      y[j + width] = a - b;
+    }
+  const auto norm = static_cast<float>(1.0 / std::sqrt(static_cast<double>(block)));
+  for (float& value : y) value *= norm;
+  return y;
+}
+
 // A row without a finite maximum gets a scale that spreads it.
 void store_row(const KvLayerView& cache, bool key, int64_t row, int64_t head_dim,
                const float* from) {
+  std::vector<float> spread;
+  if (key && cache.type == DType::kI8) {
+    spread = spread_columns(from, head_dim);
+    from = spread.data();
+  }
   float largest = 0;
   for (int64_t j = 0; j < head_dim; ++j) largest = std::max(largest, std::abs(from[j]));
   const float inverse = largest > 0 && std::isfinite(largest) ? 127.0f / largest : 0.0f;
@@ -66,12 +88,14 @@ void attend_row(const AttentionArgs& a, const AttentionSequence& s, int64_t row,
   const int64_t keys = s.context + row + 1;
   const int64_t at = ((s.first_row + row) * a.heads + head) * d;
   std::vector<double> scores(static_cast<size_t>(keys));
+  std::vector<float> q(a.q + at, a.q + at + d);
+  if (a.cache.type == DType::kI8) q = spread_columns(q.data(), d);
   double highest = -INFINITY;
   for (int64_t t = 0; t < keys; ++t) {
     const int64_t key = cache_row(s, a.cache, a.kv_heads, t, kv_head);
     double dot = 0;
     for (int64_t j = 0; j < d; ++j)
-      dot += static_cast<double>(a.q[at + j]) * cache_value(a.cache, true, key, j, d);
+      dot += static_cast<double>(q[j]) * cache_value(a.cache, true, key, j, d);
     scores[t] = dot * a.scale;
     highest = std::max(highest, scores[t]);
   }

@@ -29,6 +29,14 @@ static float to_shorts(const float* x, int64_t count, int16_t* out) {
   return largest / kShortMost;
 }
 
+// The same of a query, spread as keys are.
+static float query_to_shorts(const float* q, int64_t head_dim, int16_t* out) {
+  float spread[kMostCodeColumns];
+  __builtin_memcpy(spread, q, static_cast<size_t>(head_dim) * sizeof(float));
+  spread_columns(spread, head_dim);
+  return to_shorts(spread, head_dim, out);
+}
+
 static inline VecI pair_at(const int16_t* p) {
   int32_t pair;
   __builtin_memcpy(&pair, p, sizeof(pair));
@@ -189,8 +197,8 @@ static void attend_code_chunk(const AttentionChunk& a) {
   const int64_t columns = (a.count + kKeyBlock - 1) / kKeyBlock * kKeyBlock;
   const CodeMemory at = code_memory(a.scratch, queries, d, columns);
   for (int64_t i = 0; i < queries; ++i)
-    at.scales[i] =
-        a.scale * to_shorts(a.q + i / a.group * a.token_stride + i % a.group * d, d, at.q + i * d);
+    at.scales[i] = a.scale * query_to_shorts(a.q + i / a.group * a.token_stride + i % a.group * d,
+                                             d, at.q + i * d);
   const auto* keys = static_cast<const int8_t*>(a.keys.base);
   const auto* values = static_cast<const int8_t*>(a.values.base);
   // Of the run that holds token t: blocks begin at multiples of 16 of a page.

@@ -190,7 +190,7 @@ static void attention_code_tile(const AttentionTile& tile) {
   const CodeTile at = code_tile(tile.scratch, rows, d, width);
   for (int64_t r = 0; r < rows; ++r) {
     const float* from = tile.q + r / tile.group * tile.token_stride + r % tile.group * d;
-    at.q_scales[r] = tile.scale * to_shorts(from, d, at.q + r * d);
+    at.q_scales[r] = tile.scale * query_to_shorts(from, d, at.q + r * d);
     for (int64_t j = 0; j < width; ++j) at.out[r * width + j] = 0.0f;
     at.high[r] = -__builtin_inff();
     at.total[r] = 0.0f;

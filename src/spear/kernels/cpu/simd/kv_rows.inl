@@ -101,6 +101,35 @@ static void store_kv_row(bool is_key, DType type, const float* from, int64_t hea
   }
 }
 
+// In place; see KvLayerView. The same operations in the same order as the plain twin's.
+static void spread_columns(float* x, int64_t head_dim) {
+  const int64_t block = head_dim & -head_dim;
+  if (block < kWidth) {
+    walsh_hadamard(x, head_dim, block);
+  } else {
+    const VecI lanes = lane_numbers();
+    for (int width = 1; width < kWidth; width *= 2) {
+      const VecF sign = (lanes & width) == 0 ? splat(1.0f) : splat(-1.0f);
+      for (int64_t j = 0; j < head_dim; j += kWidth) {
+        const VecF v = load(x + j);
+        store(x + j, shuffle(v, lanes ^ width) + v * sign);
+      }
+    }
+    for (int64_t width = kWidth; width < block; width *= 2)
+      for (int64_t base = 0; base < head_dim; base += 2 * width)
+        for (int64_t j = base; j < base + width; j += kWidth) {
+          const VecF a = load(x + j);
+          const VecF b = load(x + j + width);
+          store(x + j, a + b);
+          store(x + j + width, a - b);
+        }
+  }
+  const auto norm = static_cast<float>(1.0 / __builtin_sqrt(static_cast<double>(block)));
+  for (int64_t j = 0; j < head_dim; ++j) x[j] *= norm;
+}
+
+static constexpr int64_t kMostCodeColumns = 512;
+
 static void rope_append_rows(const RopeAppendArgs& a, int64_t begin, int64_t end) {
   const int64_t d = a.head_dim;
   const KvLayerView& c = a.cache;
@@ -116,7 +145,14 @@ static void rope_append_rows(const RopeAppendArgs& a, int64_t begin, int64_t end
     }
     for (int64_t h = 0; h < a.kv_heads; ++h) {
       const KvPlace at{page * a.kv_heads + h, place, c.page_size};
-      store_kv_row(true, c.type, a.k + i * a.kv_stride + h * d, d, at, c.keys, c.key_scales);
+      const float* key = a.k + i * a.kv_stride + h * d;
+      float spread[kMostCodeColumns];
+      if (c.type == DType::kI8) {
+        __builtin_memcpy(spread, key, static_cast<size_t>(d) * sizeof(float));
+        spread_columns(spread, d);
+        key = spread;
+      }
+      store_kv_row(true, c.type, key, d, at, c.keys, c.key_scales);
       store_kv_row(false, c.type, a.v + i * a.kv_stride + h * d, d, at, c.values, c.value_scales);
     }
   }
