@@ -229,7 +229,7 @@ TEST_F(ModelCommands, ChatGuessingAndCacheTypesKeepTheGreedyAnswer) {
   const std::string plain = text({});
   EXPECT_EQ(text({"--draft", "4"}), plain);
   EXPECT_EQ(text({"--deterministic"}), plain);
-  EXPECT_FALSE(text({"--kv-type", "int8"}).empty());
+  EXPECT_FALSE(text({"--kv", "int8"}).empty());
 }
 
 TEST_F(ModelCommands, EveryCommandRefusesAnUnknownModelAlike) {

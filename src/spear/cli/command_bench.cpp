@@ -29,15 +29,10 @@ struct BenchSettings {
   MachineSettings machine;
 };
 
-DType kv_type(const std::string& name, const Backend& backend) {
-  if (name == "auto") return backend.supports_kv(DType::kF16) ? DType::kF16 : DType::kF32;
-  return name == "int8" ? DType::kI8 : name == "f32" ? DType::kF32 : DType::kF16;
-}
-
 BenchPlan plan_of(const BenchSettings& s, const Backend& backend) {
   BenchPlan plan;
   plan.repeats = s.repeats;
-  plan.kv = kv_type(s.kv, backend);
+  plan.kv = kv_type_named(s.kv, backend);
   for (const int64_t tokens : s.prefill)
     if (tokens > 0) plan.cases.push_back({.prefill = true, .tokens = tokens});
   for (const int64_t context : s.contexts)
@@ -85,7 +80,7 @@ Loaded load(const BenchSettings& s, const Machine& machine, CommandContext& cont
       loaded.model.decoder(*machine.backend, s.machine.arithmetic(), s.machine.decoder_path()));
   // To the first token: weights that are mapped are read by the first step.
   KvCache cache(*machine.backend, loaded.model.config(), 1, 1, true,
-                kv_type(s.kv, *machine.backend));
+                kv_type_named(s.kv, *machine.backend));
   const int32_t token = 0;
   const AttentionSequence entry = cache.append(0, 0, 1);
   const auto floats = [&](int64_t count) {
@@ -109,7 +104,7 @@ Json about(const BenchSettings& s, const Machine& machine, const Loaded& loaded)
           {"layout", s.layout.empty() ? "the model's own" : s.layout},
           {"path", s.machine.path},
           {"kernels", loaded.decoder->describe()},
-          {"kv", kv_type_name(kv_type(s.kv, *machine.backend))}};
+          {"kv", kv_type_name(kv_type_named(s.kv, *machine.backend))}};
 }
 
 Json load_row(const Loaded& loaded, const Json& about) {
@@ -204,7 +199,7 @@ void declare_options(CLI::App& app, BenchSettings& s) {
       ->check(CLI::Range(1, 1000))
       ->type_name("N");
   app.add_option("--kv", s.kv, "Type of keys and values: f16, int8, f32; auto: f16 where it runs")
-      ->check(CLI::IsMember({"auto", "f16", "int8", "f32"}))
+      ->check(CLI::IsMember({"auto", "f32", "f16", "int8"}))
       ->type_name("TYPE");
   app.add_flag("--no-ec", s.no_ec,
                "Run the model without its compensators too, in turns, and print what they cost");

@@ -27,7 +27,7 @@ struct ChatSettings {
   bool lines = false;
   bool greedy = false;
   bool no_ec = false;
-  std::string kv_type = "f32";
+  std::string kv = "auto";
   std::string schema_file;
   ChatOptions options;
   MachineSettings machine;
@@ -84,6 +84,14 @@ OpenedModel open_for_chat(const ChatSettings& settings, CommandContext& context,
   return model;
 }
 
+// The plain path judges others, so its cache is exact unless asked otherwise.
+ChatOptions options_for(const ChatSettings& settings, const Backend& backend) {
+  ChatOptions options = settings.options;
+  const bool exact = settings.kv == "auto" && settings.machine.path == "ref";
+  options.kv_type = exact ? DType::kF32 : kv_type_named(settings.kv, backend);
+  return options;
+}
+
 // Runs a chat on one opened model; all three ways to talk to it end in say().
 class Chat {
  public:
@@ -94,7 +102,7 @@ class Chat {
         model_(open_for_chat(settings, context, *machine_.pool)),
         decoder_(model_.decoder(*machine_.backend, settings.machine.arithmetic(),
                                 settings.machine.decoder_path())),
-        session_(model_, decoder_, *machine_.pool, settings.options) {
+        session_(model_, decoder_, *machine_.pool, options_for(settings, *machine_.backend)) {
     if (!session_.has_template())
       log(LogLevel::kWarning,
           fmt::format("{}: no chat template: the text is continued as it stands",
@@ -216,9 +224,6 @@ std::string all_of_stdin() {
 void complete(ChatSettings& settings, const CommandContext& context) {
   ChatOptions& options = settings.options;
   options.sampling.seed = context.options.seed;
-  options.kv_type = settings.kv_type == "f16"    ? DType::kF16
-                    : settings.kv_type == "int8" ? DType::kI8
-                                                 : DType::kF32;
   if (!settings.schema_file.empty())
     options.json_schema = value_or_throw(read_text_file(settings.schema_file, size_t{1} << 20));
 }
@@ -295,9 +300,9 @@ void declare_options(CLI::App& app, ChatSettings& s) {
                  "Tokens of conversation to keep, at most the model's own limit")
       ->type_name("N");
   s.machine.path = "engine";
-  app.add_option("--kv-type", s.kv_type, "How the cache keeps keys and values: f32, f16, int8")
+  app.add_option("--kv", s.kv, "Type of keys and values: f16, int8, f32; auto: f16 where it runs")
       ->type_name("TYPE")
-      ->check(CLI::IsMember({"f32", "f16", "int8"}));
+      ->check(CLI::IsMember({"auto", "f32", "f16", "int8"}));
   app.add_option("--draft", s.options.max_draft,
                  "Guess up to N tokens a step by what followed the same words before; 0: none")
       ->type_name("N");

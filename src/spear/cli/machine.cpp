@@ -57,6 +57,11 @@ void add_machine_options(CLI::App& app, MachineSettings& settings, Paths paths) 
         ->check(CLI::IsMember({"ref"}));
 }
 
+DType kv_type_named(const std::string& name, const Backend& backend) {
+  if (name == "auto") return backend.supports_kv(DType::kF16) ? DType::kF16 : DType::kF32;
+  return name == "int8" ? DType::kI8 : name == "f16" ? DType::kF16 : DType::kF32;
+}
+
 Machine make_machine(const MachineSettings& settings, const CommandContext& context) {
   Machine machine;
   machine.pool = std::make_unique<ThreadPool>(context.options.threads);

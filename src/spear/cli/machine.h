@@ -37,6 +37,10 @@ struct Machine {
   std::unique_ptr<Backend> backend;
 };
 
+// The element type that --kv names: "f32", "f16", "int8"; "auto" is F16 where the backend keeps
+// that, else F32.
+DType kv_type_named(const std::string& name, const Backend& backend);
+
 // Throws Failure(kUnsupported) where this build or computer lacks what was named.
 Machine make_machine(const MachineSettings& settings, const CommandContext& context);
 
