@@ -294,6 +294,7 @@ void Engine::Loop::fork_siblings(Answer& first) {
 
 void Engine::Loop::end(Answer& answer, size_t tokens, Finish finish) {
   scheduler_.remove(answer.sequence);
+  publish();  // whoever hears of the end finds its tokens counted
   delivery_.finish(answer, tokens, std::move(finish), now());
   some_ended_ = true;
 }
@@ -301,7 +302,7 @@ void Engine::Loop::end(Answer& answer, size_t tokens, Finish finish) {
 void Engine::Loop::sweep() {
   if (!some_ended_) return;
   some_ended_ = false;
-  publish();  // whoever waits for the end finds it counted
+  publish();  // whoever waits for all of them finds how they ended
   std::erase_if(active_, [this](const std::unique_ptr<ActiveRequest>& request) {
     if (!request->finished()) return false;
     mailbox_.ended(*request);
