@@ -17,17 +17,9 @@ using test::ask;
 using test::greedy;
 using test::read_all;
 using test::ScriptedModel;
+using test::small_options;
 
 constexpr int64_t kVocab = 50;
-
-EngineOptions small_options() {
-  EngineOptions options;
-  options.max_running = 4;
-  options.token_budget = 16;
-  options.max_context = 64;
-  options.check_invariants = true;
-  return options;
-}
 
 class BadRequests : public testing::Test {
  protected:

@@ -14,6 +14,16 @@
 
 namespace spear::test {
 
+// An engine in which four answers of short prompts already meet every bound.
+inline EngineOptions small_options() {
+  EngineOptions options;
+  options.max_running = 4;
+  options.token_budget = 16;
+  options.max_context = 64;
+  options.check_invariants = true;
+  return options;
+}
+
 struct Answered {
   std::string text;
   std::vector<std::string> pieces;  // as they came

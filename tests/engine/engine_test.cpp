@@ -22,17 +22,9 @@ using test::greedy;
 using test::Outcome;
 using test::read_all;
 using test::ScriptedModel;
+using test::small_options;
 
 constexpr int64_t kVocab = 50;
-
-EngineOptions small_options() {
-  EngineOptions options;
-  options.max_running = 4;
-  options.token_budget = 16;
-  options.max_context = 64;
-  options.check_invariants = true;
-  return options;
-}
 
 std::vector<int32_t> prompt_of(int64_t length, int32_t seed) {
   std::vector<int32_t> tokens;
