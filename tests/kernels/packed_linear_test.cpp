@@ -10,6 +10,7 @@
 
 #include "spear/base/host_buffer.h"
 #include "spear/kernels/cpu/packed/packed_select.h"
+#include "spear/kernels/cpu/packed/widen_gate.h"
 #include "spear/kernels/ref/quantized_view.h"
 
 #include "kernels/each_isa.h"
@@ -334,32 +335,13 @@ class Job {
       if (ec.rank == 0) continue;
       std::vector<float> scales, memory;
       for (int32_t r = 0; r < ec.rank; ++r) scales.push_back(float_from_f16(ec.b_scales[r]));
-      const cpu::GateWeights gate = widened(ec, memory);
+      const cpu::GateWeights gate = cpu::widen_gate(ec, memory);
       kernels_.finish_ranks(
           gate, u, scales.data(), ec.rank, tokens_->view.ranks + token * stride_ + offsets_[i],
           tokens_->view.rank_scales + token * static_cast<int64_t>(sources_.size()) +
               static_cast<int64_t>(i));
       u += ec.rank;
     }
-  }
-  static cpu::GateWeights widened(const CompensatorView& ec, std::vector<float>& memory) {
-    if (ec.gate_hidden == 0) return {};
-    const int32_t width = (ec.gate_hidden + 15) / 16 * 16;
-    const int32_t rank = (ec.rank + 15) / 16 * 16;
-    memory.assign(static_cast<size_t>(ec.rank * width + width + ec.gate_hidden * rank + rank), 0);
-    float* w1 = memory.data();
-    float* b1 = w1 + ec.rank * width;
-    float* w2 = b1 + width;
-    float* b2 = w2 + ec.gate_hidden * rank;
-    for (int32_t i = 0; i < ec.gate_hidden; ++i) {
-      b1[i] = float_from_f16(ec.b1[i]);
-      for (int32_t r = 0; r < ec.rank; ++r) {
-        w1[r * width + i] = float_from_f16(ec.w1[i * ec.rank + r]);
-        w2[i * rank + r] = float_from_f16(ec.w2[r * ec.gate_hidden + i]);
-      }
-    }
-    for (int32_t r = 0; r < ec.rank; ++r) b2[r] = float_from_f16(ec.b2[r]);
-    return {ec.rank, ec.gate_hidden, w1, b1, w2, b2};
   }
 
   Case c_;

@@ -10,6 +10,7 @@
 
 #include "spear/base/check.h"
 #include "spear/base/dtype.h"
+#include "spear/kernels/cpu/packed/widen_gate.h"
 
 namespace spear {
 namespace {
@@ -46,32 +47,6 @@ cpu::InputShape input_shape(const Job& job, Rounding rounding, Activations activ
   return in;
 }
 
-int32_t padded16(int32_t count) {
-  return (count + 15) / 16 * 16;
-}
-
-// The gate's matrices transposed to floats, so that both products add scaled rows.
-void widen_gate(const CompensatorView& ec, JobModule& module) {
-  const int32_t width = padded16(ec.gate_hidden);
-  const int32_t rank = padded16(ec.rank);
-  const auto at = [](int64_t a, int64_t b) { return static_cast<size_t>(a * b); };
-  std::vector<float>& memory = module.gate_memory;
-  memory.assign(at(ec.rank, width) + at(1, width) + at(ec.gate_hidden, rank) + at(1, rank), 0.0f);
-  float* w1 = memory.data();
-  float* b1 = w1 + ec.rank * width;
-  float* w2 = b1 + width;
-  float* b2 = w2 + ec.gate_hidden * rank;
-  for (int32_t i = 0; i < ec.gate_hidden; ++i) {
-    b1[i] = float_from_f16(ec.b1[i]);
-    for (int32_t r = 0; r < ec.rank; ++r) {
-      w1[r * width + i] = float_from_f16(ec.w1[i * ec.rank + r]);
-      w2[i * rank + r] = float_from_f16(ec.w2[r * ec.gate_hidden + i]);
-    }
-  }
-  for (int32_t r = 0; r < ec.rank; ++r) b2[r] = float_from_f16(ec.b2[r]);
-  module.gate = {ec.rank, ec.gate_hidden, w1, b1, w2, b2};
-}
-
 int32_t add_module(Job& job, const CompensatorView& ec) {
   JobModule& module = job.modules.emplace_back();
   module.rank = ec.rank;
@@ -83,7 +58,7 @@ int32_t add_module(Job& job, const CompensatorView& ec) {
     job.a_scales.push_back(float_from_f16(ec.a_scales[r]));
     module.b_scales.push_back(float_from_f16(ec.b_scales[r]));
   }
-  if (ec.rank > 0 && ec.gate_hidden > 0) widen_gate(ec, module);
+  module.gate = cpu::widen_gate(ec, module.gate_memory);
   return static_cast<int32_t>(job.modules.size()) - 1;
 }
 

@@ -47,6 +47,11 @@ struct QuantizeArgs {
   QuantizedTokens to;
 };
 
+// What GateWeights' rows are padded to.
+constexpr int32_t padded_gate(int32_t count) {
+  return (count + 15) / 16 * 16;
+}
+
 // The gate of one compensator with floats laid out for axpy: null w1: no gate.
 struct GateWeights {
   int32_t rank = 0, hidden = 0;  // rows of w2 and w1 are padded to multiples of 16

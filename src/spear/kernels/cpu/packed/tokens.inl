@@ -159,15 +159,11 @@ static void project_token(const InputShape& in, const QuantizedTokens& tokens, i
   for (int64_t r = 0; r < rows; ++r) u[r] *= scales[r];
 }
 
-static inline int32_t padded16(int32_t count) {
-  return (count + 15) / 16 * 16;
-}
-
 static void apply_gate(const GateWeights& g, float* u) {
   alignas(64) float hidden[kLargestPackedGate];
   alignas(64) float gate[kLargestPackedRank];
-  const int32_t width = padded16(g.hidden);
-  const int32_t rank = padded16(g.rank);
+  const int32_t width = padded_gate(g.hidden);
+  const int32_t rank = padded_gate(g.rank);
   for (int32_t i = 0; i < width; ++i) hidden[i] = g.b1[i];
   for (int32_t r = 0; r < g.rank; ++r)
     for (int32_t i = 0; i < width; i += kWidth)
