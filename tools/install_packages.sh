@@ -7,7 +7,7 @@
 set -euo pipefail
 
 build=(g++ cmake ninja-build ccache nlohmann-json3-dev libexpected-dev libfmt-dev libxxhash-dev libssl-dev
-  libpcre2-dev libutf8proc-dev libcli11-dev libeigen3-dev libcurl4-openssl-dev libopenblas-dev libdnnl-dev
+  libpcre2-dev libutf8proc-dev libcli11-dev libeigen3-dev libcurl4-openssl-dev libopenblas-dev libdnnl-dev libboost1.81-dev
   python3 python3-pip)
 test=(libgtest-dev clang-format-14 python3-jinja2 python3-numpy binutils git)
 cross=(g++-aarch64-linux-gnu qemu-user googletest)

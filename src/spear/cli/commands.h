@@ -19,6 +19,8 @@ Command report_command();
 Command inspect_command();
 Command chat_command();
 Command bench_command();
+Command serve_command();
+Command export_tokenizer_command();
 Command completion_command();
 Command man_command();
 
