@@ -77,8 +77,9 @@ def error_checks(client, model, url):
     wrong += check(raises(openai.BadRequestError, create(temperature=-1)), "BadRequestError: temperature")
     wrong += check(raises(openai.BadRequestError, create(max_tokens=10**9)), "BadRequestError: context")
     wrong += check(raises(openai.BadRequestError, create(messages=[])), "BadRequestError: messages")
-    late = openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=0.001)
-    wrong += check(raises(openai.APITimeoutError, lambda: late.models.list()), "APITimeoutError")
+    late = openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=0.05)
+    wrong += check(raises(openai.APITimeoutError, lambda: late.completions.create(
+        model=model, prompt="On and on", max_tokens=2000, extra_body={"ignore_eos": True})), "APITimeoutError")
     return wrong
 
 
