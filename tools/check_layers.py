@@ -31,7 +31,7 @@ VISIBLE = [
     (r"tl/expected\.hpp", ["base/error.h"]),
     (r"fmt/", [""]),
     (r"xxhash\.h", ["base/hash.cpp"]),
-    (r"openssl/", ["base/hash.cpp", "hub/"]),
+    (r"openssl/", ["base/hash.cpp", "hub/", "serve/http_tls.cpp"]),
     (r"CLI/", ["cli/"]),
     (r"curl/", ["hub/"]),
     (r"boost/", ["serve/http_"]),

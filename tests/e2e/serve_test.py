@@ -1,41 +1,13 @@
 """`spear serve` as its users start, ask and stop it, on a tiny random model."""
-import http.client
 import json
-import os
 import signal
-import subprocess
 import threading
 import unittest
 
-from support import PROGRAM, ProgramTest
+from serve_support import ServeTest
 
 
-class Serve(ProgramTest):
-    def start(self, *options, **environment):
-        """The running server: its process and port, once the model is there."""
-        full = dict(os.environ, SPEAR_CACHE=str(self.folder / "cache"), HOME=str(self.folder), **environment)
-        process = subprocess.Popen([PROGRAM, "serve", "llama.gguf", "--port", "0", "--json", "--threads", "2", *options],
-                                   cwd=self.folder, env=full, text=True, stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE)
-        self.addCleanup(process.communicate)
-        self.addCleanup(process.kill)
-        lines = []
-        while not lines or lines[-1]["event"] != "ready":
-            line = process.stdout.readline()
-            self.assertTrue(line, process.stderr.read() if process.poll() is not None else "")
-            lines.append(json.loads(line))
-        self.assertEqual([line["event"] for line in lines], ["listening", "ready"])
-        return process, lines[-1]["port"]
-
-    def ask(self, port, method, path, body=None, headers=()):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        connection.request(method, path, json.dumps(body) if body is not None else None,
-                           dict({"Content-Type": "application/json"}, **dict(headers)))
-        reply = connection.getresponse()
-        data = reply.read().decode()
-        connection.close()
-        return reply.status, data
-
+class Serve(ServeTest):
     def test_answers_and_ends_with_what_is_under_way(self):
         process, port = self.start("--max-running", "4", "--context", "96")
         status, data = self.ask(port, "POST", "/v1/completions",
@@ -84,6 +56,9 @@ class Serve(ProgramTest):
         keys.chmod(0o600)
         keys.write_text("# none\n")
         self.refused(2, ["keys", "found none"], "serve", "llama.gguf", "--port", "0", "--api-key-file", keys)
+        self.refused(2, ["TLS", "found one of them"], "serve", "llama.gguf", "--port", "0", "--tls-cert", keys)
+        self.refused(2, ["keys", "certificate"], "serve", "llama.gguf", "--port", "0", "--tls-cert", keys,
+                     "--tls-key", keys)
         self.refused(3, ["nowhere.spear"], "serve", "nowhere.spear", "--port", "0")
         self.refused(2, ["--max-running"], "serve", "llama.gguf", "--port", "0", "--max-running", "0")
 

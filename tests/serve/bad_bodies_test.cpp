@@ -45,6 +45,15 @@ std::string list_of(const std::string& piece, size_t times) {
   return "[" + repeated(piece + ",", times - 1) + piece + "]";
 }
 
+// "0": 1, "1": 1, … as far as the largest body allows.
+std::string many_keys(size_t count) {
+  std::string text = "\"0\": 1";
+  constexpr size_t kRoom = size_t{8} << 20;
+  for (size_t i = 1; i < count && text.size() < kRoom; ++i)
+    text += ",\"" + std::to_string(i) + "\": 1";
+  return text;
+}
+
 const std::vector<BadBody>& bad_completions() {
   static const std::vector<BadBody> list = {
       {"empty body", "", ""},
@@ -111,6 +120,8 @@ const std::vector<BadBody>& bad_completions() {
       {"prompt_logprobs in a stream", with(R"("prompt_logprobs": 1, "stream": true)"),
        "prompt_logprobs"},
       {"logit_bias list", with(R"("logit_bias": [])"), "logit_bias"},
+      {"1M biases", with("\"logit_bias\": {" + many_keys(1000000) + "}"), ""},
+      {"4000 biases", with("\"logit_bias\": {" + many_keys(4000) + "}"), "logit_bias"},
       {"logit_bias key", with(R"("logit_bias": {"x": 1})"), "logit_bias"},
       {"logit_bias key 1x", with(R"("logit_bias": {"1x": 1})"), "logit_bias"},
       {"logit_bias key over int", with(R"("logit_bias": {"99999999999": 1})"), "logit_bias"},
@@ -138,6 +149,8 @@ const std::vector<BadBody>& bad_completions() {
        "response_format.json_schema.schema"},
       {"schema keyword",
        with(R"("structured_outputs": {"json": {"type": "object", "patternProperties": {}}})"),
+       "structured_outputs.json"},
+      {"schema of itself", with(R"("structured_outputs": {"json": {"$ref": "#"}})"),
        "structured_outputs.json"},
       {"schema over 64 KiB",
        with(R"("structured_outputs": {"json": {"enum": )" + list_of("\"aaaaaaaa\"", 7000) + "}}"),
@@ -216,13 +229,17 @@ const std::vector<BadBody>& bad_chats() {
 
 TEST(BadBodies, OfCompletionsAreRefusedByField) {
   TestService server;
+  test::Neighbour beside(server);
   for (const BadBody& bad : bad_completions()) expect_refused(server, "/v1/completions", bad);
+  EXPECT_EQ(beside.wrong(), 0);
   EXPECT_EQ(server.post("/v1/completions", R"({"prompt": "say:alive|>"})").status, 200);
 }
 
 TEST(BadBodies, OfChatsAreRefusedByField) {
   TestService server;
+  test::Neighbour beside(server);
   for (const BadBody& bad : bad_chats()) expect_refused(server, "/v1/chat/completions", bad);
+  EXPECT_EQ(beside.wrong(), 0);
   EXPECT_EQ(server
                 .post("/v1/chat/completions",
                       R"({"messages": [{"role": "user", "content": "say:alive|"}]})")
@@ -246,6 +263,28 @@ TEST(BadBodies, BothNumbersOfAFullContextAreSaid) {
   const auto message = error["message"].get<std::string>();
   EXPECT_NE(message.find("256"), std::string::npos) << message;
   EXPECT_NE(message.find("250"), std::string::npos) << message;
+}
+
+// What a model's own template may do to the server: nothing but fail at this request.
+TEST(BadBodies, HostileChatTemplatesFailTheirRequestsOnly) {
+  for (const char* hostile :
+       {"{% for i in range(1000000000) %}x{% endfor %}",
+        "{% for i in range(30000) %}{% for j in range(30000) %}{% endfor %}{% endfor %}",
+        "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}",
+        "{{ messages.__class__.__mro__[1].__subclasses__() }}", "{{ 'a' * 1000000000 }}",
+        "{{ raise_exception('no such conversation') }}"}) {
+    test::TestServiceOptions options;
+    options.chat_template = hostile;
+    TestService server(std::move(options));
+    test::Neighbour beside(server);
+    const auto begun = std::chrono::steady_clock::now();
+    const Reply reply =
+        server.post("/v1/chat/completions", R"({"messages": [{"role": "user", "content": "hi"}]})");
+    EXPECT_GE(reply.status, 400) << hostile << ": " << reply.body.substr(0, 300);
+    EXPECT_LT(reply.body.size(), 1000U) << hostile;
+    EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(20)) << hostile;
+    EXPECT_EQ(beside.wrong(), 0) << hostile;
+  }
 }
 
 TEST(BadBodies, StrangeButRightOnesAreAnswered) {

@@ -55,6 +55,7 @@ TEST(Routes, TokenizerInfoHoldsTheEndToken) {
 TEST(Routes, UnknownPathsAndMethodsAreSaidInJson) {
   TestService server;
   for (const char* path : {"/", "/v1", "//v1/models", "/v1/models/", "/health%00", "/../etc/passwd",
+                           "/v1/models/..%2f..%2fetc%2fpasswd", "/v1/models/%00", "/v1/models/%zz",
                            "/v1/embeddings", ""})
     EXPECT_EQ(server.ask("GET", path).status, 404) << path;
   const Reply wrong = server.ask("GET", "/v1/completions");
@@ -121,6 +122,18 @@ TEST(Routes, LoadingAndDrainingAreSaid) {
   EXPECT_EQ(refused.status, 503);
   EXPECT_EQ(refused.json()["error"]["code"], "draining");
   EXPECT_EQ(server.ask("GET", "/health").status, 200);
+}
+
+TEST(Routes, AFailedDeviceIsSaid) {
+  TestService server;
+  server.model.fails = true;
+  const Reply failed = server.post("/v1/completions", R"({"prompt": "say:a|>"})");
+  EXPECT_EQ(failed.status, 500);
+  EXPECT_EQ(failed.json()["error"]["code"], "engine_error");
+  EXPECT_EQ(server.ask("GET", "/health").status, 503);
+  EXPECT_EQ(server.ask("GET", "/ready").status, 503);
+  EXPECT_EQ(server.post("/v1/completions", R"({"prompt": "say:a|>"})").status, 503);
+  EXPECT_EQ(server.ask("GET", "/metrics").status, 200);
 }
 
 TEST(Routes, CorsIsOffUnlessAskedFor) {

@@ -1,11 +1,13 @@
 // A service over the talking model, asked without sockets: what the server is but for HTTP.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "spear/base/json.h"
@@ -50,6 +52,7 @@ struct Reply {
 };
 
 struct TestServiceOptions {
+  std::string chat_template = kChatTemplate;
   ServiceOptions service = {};
   EngineOptions engine = {};
   int64_t pages = 512;
@@ -69,7 +72,7 @@ class TestService {
     ModelFacts facts{.name = "tiny",
                      .fingerprint = "spear-test",
                      .created = 7,
-                     .chat_template = kChatTemplate,
+                     .chat_template = options.chat_template,
                      .certificate = R"({"perplexity": 21.5})",
                      .facts = R"({"n_vocab": 257})"};
     service.attach(std::make_shared<ServedModel>(*engine, std::move(facts)));
@@ -130,6 +133,45 @@ class TestService {
   ScriptedModel model;
   Service service;
   std::unique_ptr<Engine> engine;
+};
+
+// Somebody who asks again and again while others misbehave, and checks every answer.
+class Neighbour {
+ public:
+  explicit Neighbour(TestService& server) : thread_([this, &server] { run(server); }) {}
+  ~Neighbour() { stop(); }
+  Neighbour(const Neighbour&) = delete;
+  Neighbour& operator=(const Neighbour&) = delete;
+
+  // Answers that were wrong; -1 where there was none at all.
+  int wrong() {
+    stop();
+    return answers_ == 0 ? -1 : wrong_;
+  }
+
+ private:
+  void stop() {
+    done_ = true;
+    if (thread_.joinable()) thread_.join();
+  }
+  void run(TestService& server) {
+    do {
+      const std::string text = "answer " + std::to_string(answers_);
+      const Reply reply =
+          server.post("/v1/completions",
+                      R"({"prompt": "say:)" + text + R"(|>", "temperature": 0, "stream": true})");
+      std::string got;
+      if (reply.status == 200)
+        for (const Json& event : reply.events())
+          got += event["choices"][0]["text"].get<std::string>();
+      wrong_ += got == text ? 0 : 1;
+      ++answers_;
+    } while (!done_);
+  }
+
+  std::atomic<bool> done_ = false;
+  int answers_ = 0, wrong_ = 0;
+  std::thread thread_;
 };
 
 }  // namespace spear::test

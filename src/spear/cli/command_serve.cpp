@@ -59,8 +59,7 @@ class Serving {
                   .limits = {},
                   .open_metrics = settings.open_metrics}),
         server_(service_, settings.http) {
-    say("listening", fmt::format("listening at http://{}:{}, loading the model", settings.http.host,
-                                 server_.port()));
+    say("listening", fmt::format("listening at {}, loading the model", address()));
   }
 
   ~Serving() { server_.stop(0); }
@@ -89,9 +88,8 @@ class Serving {
     const std::string name = facts.name;
     service_.attach(std::make_shared<ServedModel>(*engine_, std::move(facts)));
     say("ready",
-        fmt::format("serving {} at http://{}:{}/v1 ({} tokens of context, {} of cache)", name,
-                    settings_.http.host, server_.port(), engine_->limits().max_context,
-                    runner_->pages() * runner_->page_size()));
+        fmt::format("serving {} at {}/v1 ({} tokens of context, {} of cache)", name, address(),
+                    engine_->limits().max_context, runner_->pages() * runner_->page_size()));
   }
 
   // Until a signal asks to stop; the device's end is an error.
@@ -127,6 +125,11 @@ class Serving {
             ? settings_.cache_tokens
             : std::max(context, std::min(context, kTypical) * settings_.engine.max_running);
     return (wanted + KvCache::kPageSize - 1) / KvCache::kPageSize;
+  }
+
+  [[nodiscard]] std::string address() const {
+    return fmt::format("{}://{}:{}", settings_.http.tls_key.empty() ? "http" : "https",
+                       settings_.http.host, server_.port());
   }
 
   void say(const char* event, const std::string& text) const {
@@ -165,19 +168,34 @@ void check(const ServeSettings& s) {
     throw Failure(ErrorCode::kUsage, "--drain-delay and --shutdown-timeout: 0 or more expected");
 }
 
+// False: a signal came before the model was there, and nobody waits for an answer.
+bool load_unless_stopped(Serving& serving) {
+  try {
+    serving.load();
+    return true;
+  } catch (const Failure& failure) {
+    if (failure.error().code != ErrorCode::kInterrupted) throw;
+    return false;
+  }
+}
+
+// A log that cannot be written (a full disk) disturbs no answer.
+void write_log_line(const std::string& line) {
+  std::fputs((line + "\n").c_str(), stderr);
+}
+
 int run(ServeSettings& settings, CommandContext& context) {
   check(settings);
   quiet_interrupts();
   settings.engine.limits.max_choices = 128;
-  if (!context.options.quiet)
-    settings.http.log = [](const std::string& line) { fmt::print(stderr, "{}\n", line); };
+  if (!context.options.quiet) settings.http.log = write_log_line;
   const bool keys = !settings.key_file.empty() || !context.environment.api_key.empty();
   if (!keys && !only_this_machine(settings.http.host))
     log(LogLevel::kWarning,
         fmt::format("--host {}: anyone who reaches it may use it; --api-key-file asks for a key",
                     settings.http.host));
   Serving serving(settings, context);
-  serving.load();
+  if (!load_unless_stopped(serving)) return 0;
   serving.wait();
   serving.drain();
   return 0;
@@ -188,6 +206,11 @@ void declare_network(CLI::App& app, ServeSettings& s) {
   app.add_option("--port", s.http.port, "The port; 0: any that is free")->type_name("N");
   app.add_option("--api-key-file", s.key_file,
                  "Keys that clients must come with, one a line; SPEAR_API_KEY holds a single one")
+      ->type_name("FILE");
+  app.add_option("--tls-cert", s.http.tls_certificate,
+                 "A certificate with its chain, PEM: HTTPS instead of HTTP")
+      ->type_name("FILE");
+  app.add_option("--tls-key", s.http.tls_key, "The certificate's private key, PEM")
       ->type_name("FILE");
   app.add_flag("--open-metrics", s.open_metrics, "/metrics wants no key");
   app.add_option("--cors-origin", s.cors_origins,

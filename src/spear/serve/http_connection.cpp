@@ -1,7 +1,5 @@
 #include "spear/serve/http_connection.h"
 
-#include <cerrno>
-
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/write.hpp>
@@ -9,7 +7,7 @@
 #include <boost/beast/http/error.hpp>
 #include <boost/beast/http/read.hpp>
 #include <fmt/format.h>
-#include <sys/socket.h>
+#include <poll.h>
 
 #include "spear/serve/answer_writer.h"
 #include "spear/serve/http_wire.h"
@@ -46,10 +44,10 @@ std::optional<ApiError> parser_refusal(const beast::error_code& error, const Ser
   return std::nullopt;
 }
 
+// Whatever bytes of it wait to be read.
 bool client_is_gone(int descriptor) {
-  char byte = 0;
-  const ssize_t n = recv(descriptor, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-  return n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+  pollfd asked{.fd = descriptor, .events = POLLRDHUP, .revents = 0};
+  return ::poll(&asked, 1, 0) != 0;
 }
 
 }  // namespace
@@ -76,7 +74,7 @@ struct HttpConnection::Wake : std::enable_shared_from_this<Wake> {
 HttpConnection::HttpConnection(HttpShared& shared, net::ip::tcp::socket socket,
                                std::function<void(HttpConnection*)> on_end)
     : shared_(shared),
-      stream_(std::move(socket)),
+      stream_(std::move(socket), shared.tls.get()),
       buffer_(kBuffer),
       on_end_(std::move(on_end)),
       timer_(shared.io) {}
@@ -85,7 +83,17 @@ HttpConnection::~HttpConnection() {
   on_end_(this);
 }
 
+void HttpConnection::start() {
+  if (!stream_.secure()) return await_request();
+  stream_.expires_after(duration_of(shared_.options.header_seconds));
+  stream_.async_handshake([self = shared_from_this()](NetError error) {
+    if (error || self->closed_) return self->close();
+    self->await_request();
+  });
+}
+
 void HttpConnection::start_refused() {
+  if (stream_.secure()) return close();  // no word of it is worth a handshake
   keep_alive_ = false;
   version_ = 11;
   request_.id = request_id("", shared_.next_request++);
@@ -234,10 +242,12 @@ void HttpConnection::watch_client() {
 }
 
 void HttpConnection::tick() {
-  timer_.expires_after(duration_of(std::min(1.0, shared_.options.ping_seconds)));
+  constexpr double kOften = 0.5;
+  timer_.expires_after(duration_of(std::min(kOften, shared_.options.ping_seconds)));
   timer_.async_wait([weak = weak_from_this()](NetError error) {
     const auto self = weak.lock();
     if (error || !self || self->closed_ || !self->exchange_) return;
+    if (client_is_gone(self->stream_.socket().native_handle())) return self->give_up(499);
     const auto now = Clock::now();
     if (now - self->started_ > duration_of(self->shared_.options.request_seconds)) {
       if (self->writing_ || self->head_sent_) return self->give_up(408);
@@ -346,12 +356,19 @@ void HttpConnection::finish_request(int status) {
 // A reset while the client still sends could lose it the reply: what comes is read and dropped for
 // a while.
 void HttpConnection::linger() {
-  if (!unread_body_) return close();
+  if (!unread_body_) return stream_.secure() ? say_goodbye() : close();
   beast::error_code ignored;
   stream_.socket().shutdown(net::ip::tcp::socket::shutdown_send, ignored);
   constexpr double kLinger = 2;
   stream_.expires_after(duration_of(kLinger));
   discard();
+}
+
+// Of TLS: the client can tell this end from one that somebody else made.
+void HttpConnection::say_goodbye() {
+  constexpr double kPatience = 1;
+  stream_.expires_after(duration_of(kPatience));
+  stream_.async_shutdown([self = shared_from_this()](NetError) { self->close(); });
 }
 
 void HttpConnection::discard() {

@@ -14,11 +14,11 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
 
 #include "spear/serve/http_server.h"
+#include "spear/serve/http_stream.h"
 
 namespace spear {
 
@@ -28,7 +28,8 @@ struct HttpShared {
   const HttpOptions options;
   boost::asio::io_context& io;
   boost::asio::thread_pool& workers;
-  size_t pending = 0;  // requests with the workers
+  const std::unique_ptr<boost::asio::ssl::context> tls;  // null: plain
+  size_t pending = 0;                                    // requests with the workers
   bool stopping = false;
   uint64_t next_request = 1;
 };
@@ -39,7 +40,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
                  std::function<void(HttpConnection*)> on_end);
   ~HttpConnection();
 
-  void start() { await_request(); }
+  void start();
   void start_refused();  // one reply: too many connections
   void stop_when_idle();
   void cut_off();
@@ -66,12 +67,13 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void write(std::string bytes, std::function<void()> then);
   void finish_request(int status);
   void linger();
+  void say_goodbye();
   void discard();
   void close();
   void give_up(int status);
 
   HttpShared& shared_;
-  boost::beast::tcp_stream stream_;
+  HttpStream stream_;
   boost::beast::flat_buffer buffer_;
   std::optional<Parser> parser_;
   std::function<void(HttpConnection*)> on_end_;

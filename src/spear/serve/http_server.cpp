@@ -50,13 +50,20 @@ Tcp::acceptor listening(net::io_context& io, const HttpOptions& options) {
   return acceptor;
 }
 
+std::unique_ptr<net::ssl::context> tls_of(const HttpOptions& options) {
+  if (options.tls_certificate.empty() && options.tls_key.empty()) return nullptr;
+  if (options.tls_certificate.empty() || options.tls_key.empty())
+    throw Failure(ErrorCode::kUsage, "TLS: a certificate and its key expected, found one of them");
+  return tls_context(options.tls_certificate, options.tls_key);
+}
+
 }  // namespace
 
 class HttpServer::Impl {
  public:
-  Impl(Service& service, HttpOptions options)
+  Impl(Service& service, const HttpOptions& options)
       : workers_(static_cast<size_t>(std::max(1, options.workers))),
-        shared_{service, std::move(options), io_, workers_},
+        shared_{service, options, io_, workers_, tls_of(options)},
         acceptor_(listening(io_, shared_.options)),
         retry_(io_),
         port_(acceptor_.local_endpoint().port()),
@@ -176,8 +183,8 @@ class HttpServer::Impl {
   std::thread thread_;
 };
 
-HttpServer::HttpServer(Service& service, HttpOptions options)
-    : impl_(std::make_unique<Impl>(service, std::move(options))) {}
+HttpServer::HttpServer(Service& service, const HttpOptions& options)
+    : impl_(std::make_unique<Impl>(service, options)) {}
 HttpServer::~HttpServer() = default;
 
 uint16_t HttpServer::port() const {

@@ -16,7 +16,8 @@ namespace spear {
 
 struct HttpOptions {
   std::string host = "127.0.0.1";
-  uint16_t port = 8000;  // 0: any that is free
+  uint16_t port = 8000;                  // 0: any that is free
+  std::string tls_certificate, tls_key;  // files; both or none: plain HTTP
   int workers = 2;
   size_t max_connections = 16384;  // more get 503 at once
   size_t max_pending = 512;        // requests that wait for a worker; more get 429 at once
@@ -31,10 +32,10 @@ struct HttpOptions {
 
 class HttpServer {
  public:
-  // Listens at once. Throws Failure: the port is taken, the address is none of this machine's, or
-  // this build has no server. The service must outlive it. An engine that it serves ends between
-  // stop() and the destructor.
-  HttpServer(Service& service, HttpOptions options);
+  // Listens at once. Throws Failure: the port is taken, the address is none of this machine's, the
+  // TLS files are wrong, or this build has no server. The service must outlive it. An engine that
+  // it serves ends between stop() and the destructor.
+  HttpServer(Service& service, const HttpOptions& options);
   ~HttpServer();  // stop(0)
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
