@@ -16,7 +16,8 @@ using test::SchedulerHarness;
 // them: every one ends, and every page comes back.
 class Soak {
  public:
-  Soak(const SchedulerOptions& options, uint64_t seed) : options_(options), h(options), rng_(seed) {
+  Soak(const SchedulerOptions& options, uint64_t seed)
+      : options_(options), h(options, costs()), rng_(seed) {
     h.right_drafts = [this](const ScheduledRows&) { return static_cast<int64_t>(rng_.below(4)); };
   }
 
@@ -37,6 +38,11 @@ class Soak {
   int added = 0, removed = 0, forked = 0;
 
  private:
+  static LinearCosts costs() {
+    LinearCosts c;
+    c.step = 1e-3, c.decode_row = 2e-4, c.prefill_token = 2e-4;
+    return c;
+  }
   bool busy() const { return !h.scheduler.running().empty() || !h.scheduler.waiting().empty(); }
 
   void add() {
@@ -48,6 +54,8 @@ class Soak {
     Sequence& s = h.make(prompt, 1 + rng_.below(30), static_cast<int32_t>(rng_.below(2)));
     s.cache_salt = rng_.below(2);
     s.wants_all_logits = rng_.below(10) == 0;
+    if (rng_.below(2) == 0) s.ttft_deadline = h.now + 0.1 * rng_.uniform();
+    if (rng_.below(3) == 0) s.itl_objective = 2e-3 + 1e-2 * rng_.uniform();
     if (h.scheduler.add(s)) ++added;
   }
 

@@ -20,9 +20,15 @@ class StepCostModel {
  public:
   virtual ~StepCostModel() = default;
   [[nodiscard]] virtual double seconds(const StepShape& shape) const = 0;
+  // What a deadline's prediction is multiplied with, so that nearly all steps keep it; at least 1.
+  [[nodiscard]] virtual double headroom() const { return 1; }
+  // Levels that may be asked for: 0 to levels() - 1, each with fewer compensators than the last.
+  [[nodiscard]] virtual int32_t levels() const { return 1; }
+  // A step took this long. Models that learn do so here.
+  virtual void observe(const StepShape& /*shape*/, double /*seconds*/) {}
 };
 
-// A sum of terms: enough for scenarios, and the form that measurements are fitted to.
+// A sum of terms: enough for scenarios.
 struct LinearCosts final : StepCostModel {
   double step = 0;           // every step
   double decode_row = 0;     // a row of a decoding sequence

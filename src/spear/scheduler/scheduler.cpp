@@ -12,6 +12,9 @@ ScheduledBatch::ScheduledBatch(const SchedulerOptions& options) {
   started.reserve(sequences);
   rows.reserve(sequences);
   copies.reserve(sequences);
+  prompts.reserve(sequences + static_cast<size_t>(kPromptsLookedAt));
+  kept.reserve(prompts.capacity());
+  planned.reserve(sequences);
   dropped.assign(static_cast<size_t>(options.pages), 0);
   touched.reserve(static_cast<size_t>(options.pages));
 }
@@ -21,6 +24,8 @@ void ScheduledBatch::clear() {
   started.clear();
   rows.clear();
   copies.clear();
+  prompts.clear();
+  planned.clear();
   total_rows = 0;
   shape = {};
   for (const int32_t page : touched) dropped[static_cast<size_t>(page)] = 0;
@@ -31,6 +36,7 @@ Scheduler::Scheduler(const SchedulerOptions& options)
     : options_(options), pool_(options.pages), prefixes_(options.pages, options.page_size) {
   expects(options.page_size > 0 && options.max_running > 0 && options.logit_rows > 0);
   expects(options.token_budget >= options.max_running + options.page_size);
+  expects(options.patience > 0 && options.static_chunk >= 0 && options.max_level >= 0);
   waiting_.reserve(static_cast<size_t>(options.max_waiting + 2 * options.max_running));
   running_.reserve(static_cast<size_t>(options.max_running));
 }
@@ -50,6 +56,7 @@ bool Scheduler::add(Sequence& s) {
   const auto fresh = std::ranges::count(waiting_, 0, &Sequence::preemptions);
   if (fresh >= options_.max_waiting) return false;
   s.state = SequenceState::kWaiting;
+  s.turn = turn_of(s, options_.patience);
   insert_in_order(waiting_, s);
   return true;
 }
@@ -59,6 +66,7 @@ void Scheduler::fork(const Sequence& parent, Sequence& child) {
   expects(std::ssize(running_) < options_.max_running);
   expects(child.length() >= parent.computed);
   child.state = SequenceState::kRunning;
+  child.turn = parent.turn;
   child.computed = parent.computed;
   child.pages.assign(parent.pages.begin(),
                      parent.pages.begin() + static_cast<int64_t>(pages_for(parent.computed)));

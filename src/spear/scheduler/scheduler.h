@@ -1,9 +1,10 @@
 // Decides what runs next. plan() is a pure function of the sequences, the pages, the costs and the
 // clock; commit() does what a plan says to pages and states; completed() follows after the step.
-// The first policy: every decoding sequence, then chunks of prompts in the order of runs_before(),
-// within a token budget and within the tightest inter-token objective among those that decode. A
-// sequence that needs a page when none is free takes those of the last in that order, which is
-// computed again later. Nothing is allocated after construction. One thread.
+// The policy (docs/scheduling.md): every decoding sequence, then as many rows of prompts as the
+// token budget and the next token's deadline allow, prompts by turn (sequence.h) or so that as many
+// as possible have their first token in time (prompt_order.h). A sequence that needs a page when
+// none is free takes those of the last by turn, which is computed again later. Nothing is allocated
+// after construction. One thread.
 //
 // New sequences start only while fewer than max_running preempted ones wait, so that never more
 // than twice max_running have started and not ended. Progress: a sequence is only accepted if it
@@ -18,9 +19,13 @@
 #include "spear/scheduler/block_pool.h"
 #include "spear/scheduler/cost_model.h"
 #include "spear/scheduler/prefix_cache.h"
+#include "spear/scheduler/prompt_order.h"
 #include "spear/scheduler/sequence.h"
 
 namespace spear {
+
+// Of those that wait, this many by turn are looked at when a step is planned.
+inline constexpr int64_t kPromptsLookedAt = 128;
 
 struct SchedulerOptions {
   int32_t pages = 0;
@@ -33,6 +38,13 @@ struct SchedulerOptions {
   // Prompts run in chunks of exactly one page that start at page borders, and a preempted answer is
   // computed again one token a step: the shape of every product is the sequence's own affair.
   bool fixed_shapes = false;
+  // Seconds by which a step of priority, or having no objective, moves a request's turn; and after
+  // which a late prompt is no longer passed over.
+  double patience = 10;
+  // Rows of prompts in every step, objectives or not, first come first served: what schedulers
+  // without a cost model do, for comparison. 0: objectives decide.
+  int64_t static_chunk = 0;
+  int32_t max_level = 0;  // how far compensators may be switched off under load; 0: never
 };
 
 // Rows of one sequence in a step.
@@ -68,7 +80,11 @@ struct ScheduledBatch {
   explicit ScheduledBatch(const SchedulerOptions& options);
   void clear();
   [[nodiscard]] bool empty() const { return rows.empty(); }
-  // The workspace of plan(): pages that preemptions would give back.
+  // The workspace of plan(): prompts in the order that they are served in, what running sequences
+  // got, and pages that preemptions would give back.
+  std::vector<PromptPlace> prompts;
+  std::vector<int32_t> kept;
+  std::vector<int64_t> planned;  // [running] rows
   std::vector<int32_t> dropped;  // [pages] references given up
   std::vector<int32_t> touched;  // pages whose count above is not zero
 };

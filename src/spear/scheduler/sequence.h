@@ -3,6 +3,7 @@
 // its longest life when it is made, so that nothing grows in the step loop.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -27,6 +28,7 @@ struct Sequence {
   uint64_t id = 0;
   int32_t priority = 0;  // higher runs first and is preempted last
   double arrival = 0;    // seconds of the engine's clock; among equals the older first
+  double turn = 0;       // set by Scheduler::add(): who is served first
   double ttft_deadline = kNoDeadline;  // when the first token should be there
   double itl_objective = kNoDeadline;  // seconds that may lie between two tokens
   int64_t max_tokens = 0;              // prompt and answer together
@@ -34,6 +36,7 @@ struct Sequence {
   uint64_t cache_salt = 0;        // prefixes are shared among equal salts only
   bool use_prefix_cache = true;   // may start on pages that others computed
   bool wants_all_logits = false;  // of every prompt token, not the last one only
+  bool full_quality = false;      // no compensator may be switched off in its steps
   void* owner = nullptr;          // whoever made it; the scheduler does not look
   int32_t siblings = 0;           // sequences that will fork from this one: their places are kept
 
@@ -54,11 +57,19 @@ struct Sequence {
   [[nodiscard]] bool decoding() const { return pending() == 1 && length() > prompt_tokens; }
 };
 
-// Runs before: higher priority, then older, then submitted earlier. A strict order.
+// Runs before: the earlier turn, then submitted earlier. A strict order that time does not change.
 inline bool runs_before(const Sequence& a, const Sequence& b) {
-  if (a.priority != b.priority) return a.priority > b.priority;
-  if (a.arrival != b.arrival) return a.arrival < b.arrival;
+  if (a.turn != b.turn) return a.turn < b.turn;
   return a.id < b.id;
+}
+
+// The turn: when the first token is due, at most `patience` seconds after arrival (which is also
+// what a request without an objective gets), and `patience` earlier for each step of priority. So a
+// request is overtaken only by those that arrive within patience · (1 + what their priority is
+// higher) after it, however many they are: nobody starves.
+inline double turn_of(const Sequence& s, double patience) {
+  const double due = std::min(s.ttft_deadline, s.arrival + patience);
+  return due - patience * static_cast<double>(s.priority);
 }
 
 // Reserves everything that the sequence can come to hold.
