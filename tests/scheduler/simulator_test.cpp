@@ -24,11 +24,8 @@ StepCostTable device() {
 
 SimulationOptions options(bool check) {
   SimulationOptions o;
-  o.scheduler = {.pages = 256,
-                 .page_size = 64,
-                 .max_running = 16,
-                 .max_waiting = 256,
-                 .token_budget = 512};
+  o.scheduler = {
+      .pages = 256, .page_size = 64, .max_running = 16, .max_waiting = 256, .token_budget = 512};
   o.check = check;
   o.noise = 0.05;
   o.between_steps = 2e-4;

@@ -27,6 +27,7 @@ Answer::Answer(ActiveRequest& owner, int32_t number, uint64_t seed, const Tokeni
   if (r.itl_objective > 0) s.itl_objective = r.itl_objective;
   s.max_tokens = prompt + r.max_tokens;
   s.prompt_tokens = prompt;
+  s.full_quality = r.full_quality;
   s.cache_salt = r.cache_salt;
   s.use_prefix_cache = r.use_prefix_cache;
   s.wants_all_logits = r.prompt_logprobs >= 0 && number == 0;

@@ -62,6 +62,8 @@ struct Answer {
   int64_t prompt_reported = 0;  // prompt tokens whose log-probabilities were given out
   double logprob_sum = 0;
   double first_token = 0;
+  int32_t level = 0;  // the most compensators that were off
+  int64_t gaps = 0, late_gaps = 0;
   bool finished = false;
   Finish finish;
   // Kept back while it is not known which answers are given (best_of > n).

@@ -102,6 +102,9 @@ void Delivery::finish(Answer& answer, size_t count, Finish finish, double now) {
   finish.tokens = answer.tokens;
   finish.logprob_sum = answer.logprob_sum;
   finish.preemptions = answer.sequence.preemptions;
+  finish.level = answer.level;
+  finish.gaps = answer.gaps;
+  finish.late_gaps = answer.late_gaps;
   answer.finish = std::move(finish);
   answer.finished = true;
   count_finish(stats_, answer.finish.reason);

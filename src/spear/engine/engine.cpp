@@ -41,6 +41,10 @@ Admission Engine::submit(Request request, std::shared_ptr<TokenSink> sink) {
   return loop_->submit(std::move(request), std::move(sink));
 }
 
+Admission Engine::foresee(int64_t prompt_tokens, double ttft_objective, int32_t priority) const {
+  return loop_->foresee(prompt_tokens, ttft_objective, priority);
+}
+
 void Engine::cancel(uint64_t id) {
   loop_->mailbox().cancel(id);
 }
@@ -86,6 +90,29 @@ VocabularyPointer Engine::Loop::vocabulary() {
   return vocabulary_;
 }
 
+// An objective that the prompt alone misses is the client's mistake; one that those before it make
+// it miss can be met later.
+Admission Engine::Loop::foresee(int64_t prompt_tokens, double ttft_objective,
+                                int32_t priority) const {
+  Admission admission;
+  const double objective = ttft_objective > 0 ? ttft_objective : options_.ttft_objective;
+  if (options_.costs == nullptr || !options_.refuse_late || objective <= 0) return admission;
+  Sequence probe;
+  probe.arrival = now();
+  probe.priority = priority;
+  probe.ttft_deadline = probe.arrival + objective;
+  const double turn = turn_of(probe, options_.patience);
+  admission.expected_ttft = mailbox_.expected_ttft(turn, prompt_tokens);
+  if (admission.expected_ttft <= objective) return admission;
+  admission.code = AdmissionCode::kTooLate;
+  admission.retry_after = admission.expected_ttft - objective;
+  admission.message = fmt::format(
+      "the first token is expected in {:.2f} s, later than the objective of {:.2f} s; try again in "
+      "{:.1f} s",
+      admission.expected_ttft, objective, admission.retry_after);
+  return admission;
+}
+
 Admission Engine::Loop::submit(Request request, std::shared_ptr<TokenSink> sink) {
   if (const Result<void> valid = validate(request, limits_); !valid)
     return refused(AdmissionCode::kInvalid, valid.error().message);
@@ -104,6 +131,13 @@ Admission Engine::Loop::submit(Request request, std::shared_ptr<TokenSink> sink)
                    fmt::format("the prompt has {} tokens and the answer may have {}, together more "
                                "than the context of {}; shorten one of them",
                                prompt, request.max_tokens, context));
+  if (Admission late = foresee(prompt, request.ttft_objective, request.priority);
+      late.code != AdmissionCode::kAccepted) {
+    mailbox_.count_refused();
+    return late;
+  }
+  if (request.ttft_objective == 0) request.ttft_objective = options_.ttft_objective;
+  if (request.itl_objective == 0) request.itl_objective = options_.itl_objective;
   auto active = std::make_unique<ActiveRequest>();
   active->request = std::move(request);
   active->sink = std::move(sink);
@@ -117,7 +151,9 @@ Admission Engine::Loop::submit(Request request, std::shared_ptr<TokenSink> sink)
   for (int32_t c = 0; c < count; ++c)
     active->answers.push_back(std::make_unique<Answer>(*active, c, seed, tokenizer_,
                                                        model_.page_size(), options_.max_draft));
-  active->answers[0]->sequence.siblings = count - 1;
+  Sequence& first = active->answers[0]->sequence;
+  first.siblings = count - 1;
+  first.turn = turn_of(first, options_.patience);
   Admission admission;
   admission.code = mailbox_.put(std::move(active), admission.id);
   if (admission.code != AdmissionCode::kAccepted) admission.message = refusal(admission.code);

@@ -37,11 +37,22 @@ struct EngineOptions {
   // The tokens of a request that brings a seed (or is greedy) do not depend on what else runs, ran
   // or waits. Wants a model whose rows stand alone (DecoderModelOptions::rows_stand_alone).
   bool deterministic = false;
-  bool check_invariants = false;         // after every step: a broken one fails the engine (tests)
-  uint64_t seed = 0;                     // of requests that bring none
-  std::vector<int32_t> end_ids;          // the model's own end tokens; the tokenizer's are added
-  RequestLimits limits;                  // vocab_size and max_context are filled by the engine
-  const StepCostModel* costs = nullptr;  // predicted steps; null: no objective shapes a step
+  bool check_invariants = false;  // after every step: a broken one fails the engine (tests)
+  uint64_t seed = 0;              // of requests that bring none
+  std::vector<int32_t> end_ids;   // the model's own end tokens; the tokenizer's are added
+  RequestLimits limits;           // vocab_size and max_context are filled by the engine
+  // Predicts steps and learns from them (measure_costs.h makes one); must outlive the engine, whose
+  // thread alone uses it. Null: no objective shapes a step, nothing is refused by its time.
+  StepCostModel* costs = nullptr;
+  // Objectives of requests that bring none, seconds; 0: none. Throws Failure(kUsage) where no step
+  // is that fast.
+  double ttft_objective = 0, itl_objective = 0;
+  bool refuse_late = true;   // refuse at once what cannot have its first token in time
+  double patience = 10;      // SchedulerOptions::patience
+  int64_t static_chunk = 0;  // SchedulerOptions::static_chunk: for comparison
+  // Under load compensators may be switched off, least quality per time first, to this level of
+  // StepModel::levels(); 0: never.
+  int32_t max_level = 0;
   ThreadPool* pool = nullptr;  // the model's own, used between steps to choose tokens; null: none
   // Sees every step on the engine's thread: what ran and the seconds it took.
   std::function<void(const StepShape&, double)> on_step;
@@ -52,6 +63,7 @@ enum class AdmissionCode : uint8_t {
   kInvalid,    // Admission::message names the field
   kTooLong,    // prompt and answer exceed the context or the pool
   kQueueFull,  // later, perhaps
+  kTooLate,    // its first token would not come in time; after Admission::retry_after it might
   kDraining,   // not here any more
   kFailed,     // the device is gone
 };
@@ -59,7 +71,9 @@ enum class AdmissionCode : uint8_t {
 struct Admission {
   AdmissionCode code = AdmissionCode::kAccepted;
   uint64_t id = 0;
-  std::string message;  // one sentence where it is not accepted
+  std::string message;       // one sentence where it is not accepted
+  double retry_after = 0;    // seconds, of kTooLate
+  double expected_ttft = 0;  // seconds as predicted; 0: unknown
 };
 
 struct EngineStats {
@@ -73,6 +87,12 @@ struct EngineStats {
   int64_t preemptions = 0;
   int64_t finished_stop = 0, finished_length = 0, cancelled = 0, errors = 0;
   double last_step_seconds = 0, busy_seconds = 0;
+  int64_t refused_late = 0;
+  // Of the cost model: mean relative error of its predictions lately, and the factor with which it
+  // plans for deadlines.
+  double cost_error = 0, cost_headroom = 1;
+  int32_t level = 0;             // of the last step
+  int64_t steps_below_full = 0;  // with compensators off
 };
 
 class Engine {
@@ -87,6 +107,10 @@ class Engine {
 
   // The sink hears of an accepted request until a Delta with finish for each of its n answers.
   Admission submit(Request request, std::shared_ptr<TokenSink> sink);
+  // What submit() would say about the time alone, for a prompt of at least so many tokens:
+  // kAccepted or kTooLate. Microseconds: to be asked before a prompt is tokenized.
+  [[nodiscard]] Admission foresee(int64_t prompt_tokens, double ttft_objective,
+                                  int32_t priority) const;
   // Ends a request soon (at the next step), in whatever state; unknown ids are ignored.
   void cancel(uint64_t id);
   // No more requests are taken; waits until those here have ended, at most `seconds`, then cancels

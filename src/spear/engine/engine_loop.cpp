@@ -53,7 +53,10 @@ SchedulerOptions scheduler_options(const StepModel& model, const EngineOptions& 
           .token_budget = options.token_budget,
           .logit_rows = kLogitRows,
           .max_draft = options.deterministic ? 0 : options.max_draft,
-          .fixed_shapes = options.deterministic};
+          .fixed_shapes = options.deterministic,
+          .patience = options.patience,
+          .static_chunk = options.static_chunk,
+          .max_level = options.max_level};
 }
 
 std::vector<int32_t> all_end_ids(const Tokenizer* tokenizer, std::vector<int32_t> ids) {
@@ -72,6 +75,7 @@ Engine::Loop::Loop(StepModel& model, const Tokenizer* tokenizer, const EngineOpt
       options_(options),
       limits_(options.limits),
       start_(std::chrono::steady_clock::now()),
+      costs_(options.costs != nullptr ? *options.costs : no_costs_),
       scheduler_(scheduler_options(model, options)),
       batch_(scheduler_.options()),
       mailbox_(options.max_waiting, options.max_waiting_tokens),
@@ -86,8 +90,28 @@ Engine::Loop::Loop(StepModel& model, const Tokenizer* tokenizer, const EngineOpt
   logit_rows_.reserve(rows);
   sequences_.reserve(static_cast<size_t>(options.max_running));
   rows_.reserve(static_cast<size_t>(options.max_running));
+  check_objectives();
   publish();
   thread_ = std::thread([this] { run(); });
+}
+
+// An objective that a single answer beside the least chunk of a prompt cannot keep is a mistake.
+void Engine::Loop::check_objectives() const {
+  if (!(options_.ttft_objective >= 0 && options_.itl_objective >= 0))
+    throw Failure(ErrorCode::kUsage, "objectives: seconds, 0 (none) or more expected");
+  if (options_.max_level < 0 || options_.max_level >= model_.levels())
+    throw Failure(ErrorCode::kUsage, fmt::format("level: 0 to {} expected, found {}",
+                                                 model_.levels() - 1, options_.max_level));
+  if (options_.costs == nullptr || options_.itl_objective == 0) return;
+  const double floor = costs_.seconds({.decode_sequences = 1,
+                                       .decode_rows = 1,
+                                       .prefill_tokens = kLeastChunk,
+                                       .context_tokens = limits_.max_context / 2});
+  if (options_.itl_objective < floor)
+    throw Failure(ErrorCode::kUsage,
+                  fmt::format("inter-token objective: {:.1f} ms, but a step of one answer and {} "
+                              "rows of a prompt takes {:.1f} ms here; ask for at least that",
+                              1e3 * options_.itl_objective, kLeastChunk, 1e3 * floor));
 }
 
 Engine::Loop::~Loop() {
@@ -145,8 +169,8 @@ void Engine::Loop::drop_cancelled() {
 void Engine::Loop::step() {
   if (active_.empty()) return;
   propose();
-  const StepCostModel& costs = options_.costs != nullptr ? *options_.costs : no_costs_;
-  scheduler_.plan(now(), costs, batch_);
+  const double planned = now();
+  scheduler_.plan(planned, costs_, batch_);
   scheduler_.commit(batch_);
   if (batch_.empty()) {
     // Pages that were given back are planned with next time; anything else would be for ever.
@@ -160,14 +184,19 @@ void Engine::Loop::step() {
   const std::span<float> logits = model_.run({.copies = batch_.copies,
                                               .tokens = tokens_,
                                               .sequences = sequences_,
-                                              .logit_rows = logit_rows_});
+                                              .logit_rows = logit_rows_,
+                                              .level = batch_.shape.level});
   chooser_.choose(rows_, logits);
   const double seconds = now() - begin;
   ++counts_.steps;
   counts_.last_step_seconds = seconds;
   counts_.busy_seconds += seconds;
   counts_.computed_prompt_tokens += batch_.shape.prefill_tokens;
+  counts_.level = batch_.shape.level;
+  if (batch_.shape.level > 0) ++counts_.steps_below_full;
   for (const StepRows& rows : rows_) handle(rows);
+  // All that stands between two tokens counts: planning and handing out too.
+  costs_.observe(batch_.shape, now() - planned);
   if (const char* wrong = options_.check_invariants ? scheduler_.check() : nullptr)
     throw Failure(ErrorCode::kInternal, wrong);
   if (options_.on_step) options_.on_step(batch_.shape, seconds);
@@ -243,7 +272,10 @@ void Engine::Loop::handle(const StepRows& r) {
   Answer& answer = answer_of(*r.rows.sequence);
   Sequence& s = answer.sequence;
   if (s.wants_all_logits) delivery_.prompt(answer);
-  if (!r.rows.samples) return scheduler_.completed(s, r.rows.rows);
+  if (!r.rows.samples) {
+    answer.level = std::max(answer.level, batch_.shape.level);
+    return scheduler_.completed(s, r.rows.rows);
+  }
   const int64_t pending = r.rows.rows - r.rows.drafts;
   if (answer.request.request.max_tokens == 0) {
     scheduler_.completed(s, pending);
@@ -253,7 +285,13 @@ void Engine::Loop::handle(const StepRows& r) {
   Finish finish;
   bool ended = false;
   const double time = now();
-  if (answer.first_token == 0) answer.first_token = time;
+  answer.level = std::max(answer.level, batch_.shape.level);
+  if (answer.first_token == 0) {
+    answer.first_token = time;
+  } else {
+    ++answer.gaps;
+    if (time - s.last_token > s.itl_objective) ++answer.late_gaps;
+  }
   s.last_token = time;
   const size_t taken = take_tokens(answer, finish, ended);
   const auto right = std::max<int64_t>(static_cast<int64_t>(taken) - 1, 0);
@@ -279,6 +317,7 @@ void Engine::Loop::fork_siblings(Answer& first) {
     bool ended = false;
     answer.first_token = first.first_token;
     answer.sequence.last_token = first.sequence.last_token;
+    answer.level = first.level;
     answer.sequence.cached_tokens = first.sequence.cached_tokens;
     const size_t taken = take_tokens(answer, finish, ended);
     if (answer.failure != nullptr)
@@ -294,9 +333,17 @@ void Engine::Loop::fork_siblings(Answer& first) {
 
 void Engine::Loop::end(Answer& answer, size_t tokens, Finish finish) {
   scheduler_.remove(answer.sequence);
+  note_end(now());
   publish();  // whoever hears of the end finds its tokens counted
   delivery_.finish(answer, tokens, std::move(finish), now());
   some_ended_ = true;
+}
+
+void Engine::Loop::note_end(double now) {
+  constexpr double kRate = 0.05, kMost = 60;
+  const double since = std::min(now - last_end_, kMost);
+  place_seconds_ += (place_seconds_ == 0 ? 1 : kRate) * (since - place_seconds_);
+  last_end_ = now;
 }
 
 void Engine::Loop::sweep() {
@@ -328,7 +375,10 @@ void Engine::Loop::publish() {
   stats.prefix_queries = scheduler_.prefix_queries();
   stats.prefix_hits = scheduler_.prefix_hits();
   stats.preemptions = scheduler_.preemptions();
+  stats.cost_error = costs_.error();
+  stats.cost_headroom = costs_.headroom();
   mailbox_.publish(stats);
+  if (options_.costs != nullptr) mailbox_.publish(forecast(scheduler_, costs_, place_seconds_));
 }
 
 }  // namespace spear

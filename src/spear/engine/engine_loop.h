@@ -24,6 +24,8 @@ class Engine::Loop {
 
   // Any thread.
   Admission submit(Request request, std::shared_ptr<TokenSink> sink);
+  [[nodiscard]] Admission foresee(int64_t prompt_tokens, double ttft_objective,
+                                  int32_t priority) const;
   Mailbox& mailbox() { return mailbox_; }
   [[nodiscard]] const Mailbox& mailbox() const { return mailbox_; }
   [[nodiscard]] bool healthy() const { return !failed_.load(std::memory_order_relaxed); }
@@ -47,6 +49,8 @@ class Engine::Loop {
   void fork_siblings(Answer& first);
   void end(Answer& answer, size_t tokens, Finish finish);
   void sweep();
+  void note_end(double now);
+  void check_objectives() const;
   void fail_all(const std::string& message);
   void publish();
 
@@ -56,6 +60,7 @@ class Engine::Loop {
   RequestLimits limits_;
   std::chrono::steady_clock::time_point start_;
   LinearCosts no_costs_;
+  StepCostModel& costs_;
   Scheduler scheduler_;
   ScheduledBatch batch_;
   Mailbox mailbox_;
@@ -66,6 +71,7 @@ class Engine::Loop {
   std::atomic<bool> failed_ = false;
   std::atomic<uint64_t> submitted_ = 0;
   bool some_ended_ = false;
+  double last_end_ = 0, place_seconds_ = 0;  // between two ends of answers, lately
   // Of the step under way.
   std::vector<int32_t> tokens_, logit_rows_;
   std::vector<AttentionSequence> sequences_;

@@ -7,6 +7,7 @@ namespace spear {
 Mailbox::Mailbox(int32_t max_waiting, int64_t max_waiting_tokens)
     : max_waiting_(max_waiting), max_waiting_tokens_(max_waiting_tokens) {
   incoming_.reserve(static_cast<size_t>(max_waiting));
+  queued_.reserve(static_cast<size_t>(max_waiting));
 }
 
 AdmissionCode Mailbox::put(std::unique_ptr<ActiveRequest> request, uint64_t& id) {
@@ -19,10 +20,28 @@ AdmissionCode Mailbox::put(std::unique_ptr<ActiveRequest> request, uint64_t& id)
   id = request->id = next_id_++;
   ++waiting_;
   waiting_tokens_ += request->tokens_at_most;
+  const Sequence& first = request->answers[0]->sequence;
+  queued_.push_back({id, first.turn, first.prompt_tokens});
   alive_.emplace(id, request.get());
   incoming_.push_back(std::move(request));
   wake_.notify_one();
   return AdmissionCode::kAccepted;
+}
+
+double Mailbox::expected_ttft(double turn, int64_t rows) const {
+  const std::lock_guard lock(mutex_);
+  int64_t rows_ahead = 0, ahead = 0;
+  for (const Queued& q : queued_) {
+    if (q.turn > turn) continue;
+    rows_ahead += q.rows;
+    ++ahead;
+  }
+  return seconds_to_first_token(load_, rows_ahead, ahead, rows);
+}
+
+void Mailbox::count_refused() {
+  const std::lock_guard lock(mutex_);
+  ++refused_late_;
 }
 
 void Mailbox::cancel(uint64_t id) {
@@ -69,6 +88,7 @@ bool Mailbox::take_cancellations() {
 void Mailbox::leave_queue(const ActiveRequest& request) {
   --waiting_;
   waiting_tokens_ -= request.tokens_at_most;
+  std::erase_if(queued_, [&](const Queued& q) { return q.id == request.id; });
 }
 
 void Mailbox::started(const ActiveRequest& request) {
@@ -94,11 +114,17 @@ void Mailbox::publish(const EngineStats& stats) {
   stats_ = stats;
 }
 
+void Mailbox::publish(const LoadForecast& load) {
+  const std::lock_guard lock(mutex_);
+  load_ = load;
+}
+
 EngineStats Mailbox::stats() const {
   const std::lock_guard lock(mutex_);
   EngineStats stats = stats_;
   stats.waiting = waiting_;
   stats.waiting_tokens = waiting_tokens_;
+  stats.refused_late = refused_late_;
   return stats;
 }
 

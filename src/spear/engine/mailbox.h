@@ -12,6 +12,7 @@
 
 #include "spear/engine/answer.h"
 #include "spear/engine/engine.h"
+#include "spear/scheduler/forecast.h"
 
 namespace spear {
 
@@ -21,6 +22,9 @@ class Mailbox {
 
   // A client's side. put() gives the request its id.
   AdmissionCode put(std::unique_ptr<ActiveRequest> request, uint64_t& id);
+  // Seconds until the first token of a prompt of `rows` that would now be queued with this turn.
+  [[nodiscard]] double expected_ttft(double turn, int64_t rows) const;
+  void count_refused();
   void cancel(uint64_t id);
   void cancel_all();
   void close(AdmissionCode answer);  // what put() says from now on
@@ -35,9 +39,15 @@ class Mailbox {
   void stop();
 
   void publish(const EngineStats& stats);
+  void publish(const LoadForecast& load);
   [[nodiscard]] EngineStats stats() const;
 
  private:
+  struct Queued {
+    uint64_t id = 0;
+    double turn = 0;
+    int64_t rows = 0;
+  };
   void leave_queue(const ActiveRequest& request);
 
   mutable std::mutex mutex_;
@@ -45,6 +55,9 @@ class Mailbox {
   std::vector<std::unique_ptr<ActiveRequest>> incoming_;
   std::unordered_map<uint64_t, ActiveRequest*> alive_;
   EngineStats stats_;
+  LoadForecast load_;
+  std::vector<Queued> queued_;  // those that wait for their first step
+  int64_t refused_late_ = 0;
   int32_t max_waiting_, waiting_ = 0;
   int64_t max_waiting_tokens_, waiting_tokens_ = 0;
   uint64_t next_id_ = 1;

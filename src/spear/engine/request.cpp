@@ -59,6 +59,10 @@ Result<void> check_counts(const Request& r, const RequestLimits& limits) {
     if (value < -1 || value > limits.max_logprobs)
       return fail(ErrorCode::kUsage,
                   fmt::format("{}: 0 to {} expected, found {}", field, limits.max_logprobs, value));
+  if (r.priority < -limits.max_priority || r.priority > limits.max_priority)
+    return fail(ErrorCode::kUsage,
+                fmt::format("priority: {} to {} expected, found {}", -limits.max_priority,
+                            limits.max_priority, r.priority));
   if (!(r.ttft_objective >= 0 && r.ttft_objective <= 1e6))
     return refuse("ttft_objective", "0 (none) to 1000000 seconds", r.ttft_objective);
   if (!(r.itl_objective >= 0 && r.itl_objective <= 1e6))

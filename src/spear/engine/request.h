@@ -50,9 +50,10 @@ struct Request {
   bool speculate = true;  // may guess by prompt look-up, where the engine does that
 
   // For the scheduler.
-  int32_t priority = 0;       // higher first
-  double ttft_objective = 0;  // seconds; 0: none
-  double itl_objective = 0;   // seconds; 0: none
+  int32_t priority = 0;       // higher first; docs/scheduling.md says by how much
+  double ttft_objective = 0;  // seconds; 0: the engine's
+  double itl_objective = 0;   // seconds; 0: the engine's
+  bool full_quality = false;  // no compensator may be switched off for it under load
   uint64_t cache_salt = 0;    // prefixes are shared among equal salts only
   bool use_prefix_cache = true;
 };
@@ -67,6 +68,7 @@ struct RequestLimits {
   size_t max_stop_bytes = 256;  // of each
   size_t max_stop_ids = 128;
   size_t max_logit_bias = 1024;
+  int32_t max_priority = 100;  // and its negative
 };
 
 // kUsage with a sentence that names the field, what was found and what is expected.
@@ -91,6 +93,10 @@ struct Finish {
   int64_t prompt_tokens = 0, cached_tokens = 0, tokens = 0;  // tokens: of this answer
   double logprob_sum = 0;  // of its tokens, under the model's own distribution
   int32_t preemptions = 0;
+  // Under load: the most compensators that were off in one of its steps (a level; 0: none), and
+  // gaps between its tokens that were longer than its objective, of how many.
+  int32_t level = 0;
+  int64_t gaps = 0, late_gaps = 0;
 };
 
 struct TokenLogprob {

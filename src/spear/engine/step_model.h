@@ -16,6 +16,7 @@ struct StepInput {
   std::span<const int32_t> tokens = {};               // [m]
   std::span<const AttentionSequence> sequences = {};  // cover all rows in order
   std::span<const int32_t> logit_rows = {};           // ascending rows of the batch
+  int32_t level = 0;  // which compensators run, below levels(); 0: all
 };
 
 class StepModel {
@@ -27,6 +28,8 @@ class StepModel {
   [[nodiscard]] virtual int64_t pages() const = 0;
   // Whether the arithmetic of a row depends on its own sequence only, whoever runs beside it.
   [[nodiscard]] virtual bool rows_stand_alone() const = 0;
+  // How far compensators can be switched off: each level runs fewer than the last.
+  [[nodiscard]] virtual int32_t levels() const { return 1; }
   // [logit_rows, vocab] in host memory; the caller may change them; they hold until the next run.
   // Throws Failure or std::bad_alloc when the device fails.
   virtual std::span<float> run(const StepInput& input) = 0;

@@ -22,6 +22,8 @@ class StepCostModel {
   [[nodiscard]] virtual double seconds(const StepShape& shape) const = 0;
   // What a deadline's prediction is multiplied with, so that nearly all steps keep it; at least 1.
   [[nodiscard]] virtual double headroom() const { return 1; }
+  // Mean relative error of predictions lately; 0 where nothing is learned.
+  [[nodiscard]] virtual double error() const { return 0; }
   // Levels that may be asked for: 0 to levels() - 1, each with fewer compensators than the last.
   [[nodiscard]] virtual int32_t levels() const { return 1; }
   // A step took this long. Models that learn do so here.

@@ -1,6 +1,6 @@
 // What steps cost on one device with one model, as numbers: a grid over the rows of a step for the
-// base and for its compensators, and a price for each decode row, key and (row, key) pair. Read from
-// and written to JSON, so that any device's table can be planned with. Plain values.
+// base and for its compensators, and a price for each decode row, key and (row, key) pair. Read
+// from and written to JSON, so that any device's table can be planned with. Plain values.
 #pragma once
 
 #include <cstdint>
@@ -42,9 +42,7 @@ struct StepCostTable final : StepCostModel {
 // of a level is counted in.
 struct CompensatorWork {
   int64_t rank = 0, in = 0, out = 0, gate_hidden = 0;
-  [[nodiscard]] int64_t multiply_adds() const {
-    return rank * (in + out) + 2 * rank * gate_hidden;
-  }
+  [[nodiscard]] int64_t multiply_adds() const { return rank * (in + out) + 2 * rank * gate_hidden; }
 };
 
 // `source` is named in errors.

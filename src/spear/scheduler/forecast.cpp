@@ -73,10 +73,9 @@ double seconds_to_first_token(const LoadForecast& load, int64_t rows_ahead, int6
   const double computing =
       static_cast<double>(load.running_rows + rows_ahead + rows) * load.row_seconds;
   const int64_t missing = requests_ahead + 1 - load.free_places;
-  const double places =
-      missing > 0 ? static_cast<double>(missing) * load.place_seconds +
-                        static_cast<double>(rows) * load.row_seconds
-                  : 0;
+  const double places = missing > 0 ? static_cast<double>(missing) * load.place_seconds +
+                                          static_cast<double>(rows) * load.row_seconds
+                                    : 0;
   return load.step_seconds + std::max(computing, places);
 }
 

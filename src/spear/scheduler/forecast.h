@@ -1,5 +1,5 @@
-// How long a prompt will wait and take, from what runs and what steps cost: the ground for the order
-// of prompts and for refusing early. Pure functions, plain values.
+// How long a prompt will wait and take, from what runs and what steps cost: the ground for the
+// order of prompts and for refusing early. Pure functions, plain values.
 #pragma once
 
 #include <cstdint>

@@ -81,8 +81,7 @@ void LearnedCosts::learn(const Terms& terms, double predicted, double seconds) {
   for (size_t i = 0; i < n; ++i)
     factors_[i] = std::clamp(factors_[i] + product_[i] * surprise / variance, kLeast, kMost);
   for (size_t i = 0; i < n; ++i)
-    for (size_t j = 0; j < n; ++j)
-      covariance_[i * n + j] -= product_[i] * product_[j] / variance;
+    for (size_t j = 0; j < n; ++j) covariance_[i * n + j] -= product_[i] * product_[j] / variance;
   let_drift();
 }
 

@@ -1,8 +1,8 @@
 // A cost table that follows what steps really take. Every entry of the table is multiplied with a
 // factor near one; a Kalman filter over the factors learns from each step: mostly a common pace
 // (somebody else uses the machine too), slowly each entry by itself. Robust: one step moves a
-// prediction no further than a few deviations, and factors stay within kLeast and kMost. One thread;
-// error() and headroom() are read by it too.
+// prediction no further than a few deviations, and factors stay within kLeast and kMost. One
+// thread; error() and headroom() are read by it too.
 #pragma once
 
 #include <array>
@@ -14,7 +14,7 @@ namespace spear {
 
 class LearnedCosts final : public StepCostModel {
  public:
-  static constexpr double kLeast = 0.2, kMost = 5;     // of a factor
+  static constexpr double kLeast = 0.2, kMost = 5;  // of a factor
   static constexpr double kMostHeadroom = 1.5;
 
   explicit LearnedCosts(StepCostTable table);
@@ -26,7 +26,7 @@ class LearnedCosts final : public StepCostModel {
   void observe(const StepShape& shape, double seconds) override;
 
   // Mean of |measured - predicted| / measured, lately; of predictions made before the step ran.
-  [[nodiscard]] double error() const { return error_; }
+  [[nodiscard]] double error() const override { return error_; }
   [[nodiscard]] int64_t observed() const { return observed_; }
   // The table with what was learned in it.
   [[nodiscard]] StepCostTable table() const;

@@ -35,7 +35,8 @@ int64_t Scheduler::Planner::order_at(int32_t level) {
   StepShape steady = batch_.shape;
   steady.level = level;
   const double row = prompt_row_seconds(options_, costs_, steady, interval_);
-  for (PromptPlace& p : batch_.prompts) p.seconds = row * static_cast<double>(p.sequence->pending());
+  for (PromptPlace& p : batch_.prompts)
+    p.seconds = row * static_cast<double>(p.sequence->pending());
   return order_prompts(now_, batch_.prompts, batch_.kept);
 }
 
@@ -81,10 +82,10 @@ int64_t Scheduler::Planner::chunk(const Sequence& s, int64_t context) const {
   int64_t rows = std::min({s.length() - context, budget_, std::max<int64_t>(prompt_rows_, 0)});
   if (s.wants_all_logits) rows = std::min(rows, logit_rows_);
   if (options_.fixed_shapes) {
-    const int64_t whole = context < s.prompt_tokens
-                              ? std::min(options_.page_size - context % options_.page_size,
-                                         s.prompt_tokens - context)
-                              : 1;
+    const int64_t whole =
+        context < s.prompt_tokens
+            ? std::min(options_.page_size - context % options_.page_size, s.prompt_tokens - context)
+            : 1;
     const bool logits_fit = !s.wants_all_logits || whole <= logit_rows_;
     return whole <= budget_ && logits_fit ? whole : 0;
   }

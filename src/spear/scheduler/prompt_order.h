@@ -12,11 +12,11 @@ namespace spear {
 
 struct PromptPlace {
   Sequence* sequence = nullptr;
-  int64_t running = -1;     // its place among those that run; -1: it waits
-  double seconds = 0;       // that its prompt still takes, predicted
+  int64_t running = -1;      // its place among those that run; -1: it waits
+  double seconds = 0;        // that its prompt still takes, predicted
   double due = kNoDeadline;  // when its first token should be there
-  bool fixed = false;       // never steps back: it waited long enough
-  bool late = false;        // set by order_prompts()
+  bool fixed = false;        // never steps back: it waited long enough
+  bool late = false;         // set by order_prompts()
 };
 
 // `places` by turn. Afterwards those in time by turn, then the late ones by turn. `kept` is

@@ -103,10 +103,9 @@ class Simulator {
       rows += w->pending();
       ++ahead;
     }
-    outcome.predicted_ttft =
-        now_ - s.arrival +
-        seconds_to_first_token(forecast(scheduler_, costs_, place_seconds_), rows, ahead,
-                               s.prompt_tokens);
+    outcome.predicted_ttft = now_ - s.arrival +
+                             seconds_to_first_token(forecast(scheduler_, costs_, place_seconds_),
+                                                    rows, ahead, s.prompt_tokens);
     return !options_.admission || s.ttft_deadline == kNoDeadline ||
            s.arrival + outcome.predicted_ttft <= s.ttft_deadline;
   }

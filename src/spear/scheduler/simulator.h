@@ -64,8 +64,8 @@ struct Simulation {
   GapCounts gaps;
   double seconds = 0;  // of the virtual clock, to the last end
   int64_t steps = 0, tokens = 0, preemptions = 0;
-  int64_t steps_below_full = 0;   // with compensators off
-  const char* broken = nullptr;   // an invariant, where one was found
+  int64_t steps_below_full = 0;  // with compensators off
+  const char* broken = nullptr;  // an invariant, where one was found
 };
 
 // `truth` says what steps take, `costs` is what the scheduler believes and learns by; they may be
