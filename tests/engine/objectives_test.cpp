@@ -128,8 +128,8 @@ class SleepingModel final : public StepModel {
       shape.prefill_pairs += decodes ? 0 : s.rows * s.context + s.rows * (s.rows + 1) / 2;
     }
     shape.level = input.level;
-    const auto end = std::chrono::steady_clock::now() +
-                     std::chrono::duration<double>(costs.seconds(shape));
+    const auto end =
+        std::chrono::steady_clock::now() + std::chrono::duration<double>(costs.seconds(shape));
     while (std::chrono::steady_clock::now() < end) {
     }
     logits_.assign(input.logit_rows.size() * 16, 0.0F);
@@ -155,8 +155,10 @@ TEST(MeasureCosts, FindsWhatAModelCosts) {
   for (const StepShape& s : {StepShape{.prefill_tokens = 100, .prefill_pairs = 5000},
                              StepShape{.prefill_tokens = 200, .prefill_pairs = 100000, .level = 1},
                              StepShape{.decode_rows = 6, .context_tokens = 3000},
-                             StepShape{.decode_rows = 4, .prefill_tokens = 60,
-                                       .context_tokens = 2000, .prefill_pairs = 20000}})
+                             StepShape{.decode_rows = 4,
+                             .prefill_tokens = 60,
+                             .context_tokens = 2000,
+                             .prefill_pairs = 20000}})
     EXPECT_NEAR(found.seconds(s) / model.costs.seconds(s), 1, 0.15);
 }
 

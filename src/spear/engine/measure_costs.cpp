@@ -38,10 +38,8 @@ class Stopwatch {
     }
     if (prefill > 0) sequences_.push_back({decode, prefill, before, pages_.data()});
     const auto start = std::chrono::steady_clock::now();
-    model_.run({.tokens = tokens_,
-                .sequences = sequences_,
-                .logit_rows = logit_rows_,
-                .level = level});
+    model_.run(
+        {.tokens = tokens_, .sequences = sequences_, .logit_rows = logit_rows_, .level = level});
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
 
@@ -108,9 +106,8 @@ double slope(double high, double low, int64_t steps) {
 
 StepCostTable table_of(const Probes& probes, const MeasureOptions& o, int32_t levels) {
   StepCostTable t;
-  t.prefill_pair =
-      slope(probes.deep_prompt.best, probes.shallow_prompt.best,
-            probes.deep_prompt.prefill * (probes.deep_prompt.before));
+  t.prefill_pair = slope(probes.deep_prompt.best, probes.shallow_prompt.best,
+                         probes.deep_prompt.prefill * (probes.deep_prompt.before));
   const Probe &low = probes.short_decode, &high = probes.long_decode;
   t.context_token = slope(high.best, low.best, high.decode * (high.context - low.context));
   double rows_before = 0, bare_before = 0;
@@ -127,8 +124,8 @@ StepCostTable table_of(const Probes& probes, const MeasureOptions& o, int32_t le
   }
   // A decode row costs what the same row of a prompt does, and its logits.
   t.level_shares.assign(static_cast<size_t>(levels), 1.0);
-  const double expected = t.seconds({.decode_rows = low.decode,
-                                     .context_tokens = low.decode * (low.context + 1)});
+  const double expected =
+      t.seconds({.decode_rows = low.decode, .context_tokens = low.decode * (low.context + 1)});
   t.decode_row = std::max(low.best - expected, 0.0) / static_cast<double>(low.decode);
   if (!o.level_shares.empty()) t.level_shares = o.level_shares;
   return t;
@@ -137,8 +134,7 @@ StepCostTable table_of(const Probes& probes, const MeasureOptions& o, int32_t le
 }  // namespace
 
 StepCostTable measure_step_costs(StepModel& model, const MeasureOptions& options) {
-  expects(options.level_shares.empty() ||
-          std::ssize(options.level_shares) == model.levels());
+  expects(options.level_shares.empty() || std::ssize(options.level_shares) == model.levels());
   Probes probes = make_probes(model, options);
   Stopwatch watch(model);
   const auto start = std::chrono::steady_clock::now();

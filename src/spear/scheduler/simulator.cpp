@@ -235,10 +235,11 @@ ServiceLevel service_level(std::span<const SimulatedRequest> requests, const Sim
   level.p50_itl = run.gaps.percentile(0.5);
   if (requests.empty()) return level;
   level.met_share = static_cast<double>(met) / static_cast<double>(requests.size());
+  // Goodput by the time in which requests came, the same for every policy.
+  const double span = requests.back().arrival - requests.front().arrival;
+  if (span > 0) level.goodput = static_cast<double>(met) / span;
   const double seconds = run.seconds - requests.front().arrival;
-  if (seconds <= 0) return level;
-  level.goodput = static_cast<double>(met) / seconds;
-  level.throughput = static_cast<double>(run.tokens) / seconds;
+  if (seconds > 0) level.throughput = static_cast<double>(run.tokens) / seconds;
   return level;
 }
 
