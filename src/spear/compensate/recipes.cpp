@@ -251,8 +251,11 @@ Result<RecipePlan> plan_recipe(const RecipeOptions& options, const ModelConfig& 
     for (TrainStage& stage : plan.stages) stage.options.rates.zero = 0;
   if (options.self_samples > 0) plan.self_samples = options.self_samples;
   if (options.real_sequences > 0) plan.real_sequences = options.real_sequences;
-  plan.covariance_self = std::min(plan.covariance_self, plan.self_samples);
-  plan.covariance_real = std::min(plan.covariance_real, plan.real_sequences);
+  // Without training, sequences serve the covariances alone: as many as were asked for.
+  plan.covariance_self =
+      plan.stages.empty() ? plan.self_samples : std::min(plan.covariance_self, plan.self_samples);
+  plan.covariance_real = plan.stages.empty() ? plan.real_sequences
+                                             : std::min(plan.covariance_real, plan.real_sequences);
   plan.row_bias = options.row_bias.value_or(false);
   plan.metric = options.metric;
   if (options.gate.has_value()) plan.gate_per_rank = *options.gate ? 4 : 0;
