@@ -70,15 +70,19 @@ Answer of_response_format(const Json& format, const ServeLimits& limits, Engine&
 }
 
 Answer of_structured_outputs(const Json& outputs, const ServeLimits& limits, Engine& engine) {
-  const FieldReader fields(outputs);
+  FieldReader fields(outputs, "structured_outputs.");
+  bool any_object = false;
+  fields.boolean("json_object", any_object);
+  if (!fields.ok()) return refuse(fields.error());
+  if (fields.has("json") + fields.has("regex") + fields.has("choice") + any_object > 1)
+    return refuse_field("structured_outputs", "the answer's format is given more than once");
   if (const Json* schema = fields.find("json"))
     return schema_or_text(*schema, limits, engine, "structured_outputs.json");
   if (const Json* regex = fields.find("regex"))
     return regex_constraint(*regex, limits, engine, "structured_outputs.regex");
   if (const Json* choice = fields.find("choice"))
     return choice_constraint(*choice, engine, "structured_outputs.choice");
-  const Json* any_object = fields.find("json_object");
-  if (any_object != nullptr && *any_object == Json(true))
+  if (any_object)
     return compiled(compile_json_object(engine.vocabulary()), "structured_outputs.json_object");
   return refuse_field("structured_outputs",
                       "one of json, regex, choice or json_object expected; grammars are not "

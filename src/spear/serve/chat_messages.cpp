@@ -73,8 +73,10 @@ ApiResult<Json> message_of(const Json& message, const std::string& path) {
   ApiResult<Json> content = content_of(message, path);
   if (!content) return content;
   Json result = {{"role", role == "developer" ? "system" : role}};
-  const Json* calls = role == "assistant" ? fields.array("tool_calls", 1024) : nullptr;
+  const Json* calls = fields.array("tool_calls", 1024);
   if (!fields.ok()) return refuse(fields.error());
+  if (calls != nullptr && !calls->empty() && role != "assistant")
+    return refuse_field(path + "tool_calls", "only an assistant calls tools");
   if (content->is_null() && (calls == nullptr || calls->empty()))
     return refuse_field(path + "content", "it is missing", "missing_field");
   result["content"] = content->is_null() ? Json("") : std::move(*content);

@@ -24,7 +24,7 @@ constexpr std::string_view kFields = R"json({
   "stop": {"anyOf": [{"type": "null"}, {"$ref": "#/components/schemas/StopString"},
     {"type": "array", "maxItems": 16, "items": {"$ref": "#/components/schemas/StopString"}}]},
   "stop_token_ids": {"type": ["array", "null"], "maxItems": 128,
-    "items": {"type": "integer", "minimum": 0}},
+    "items": {"$ref": "#/components/schemas/TokenId"}},
   "include_stop_str_in_output": {"type": ["boolean", "null"]},
   "ignore_eos": {"type": ["boolean", "null"]},
   "skip_special_tokens": {"type": ["boolean", "null"]},
@@ -38,10 +38,10 @@ constexpr std::string_view kFields = R"json({
     "type": {"enum": ["text", "json_object", "json_schema"]},
     "json_schema": {"type": "object", "properties": {"name": {"type": "string"},
       "schema": {"type": "object"}}}}},
-  "structured_outputs": {"type": ["object", "null"], "properties": {
-    "json": {"type": ["object", "string"]}, "regex": {"type": "string"},
-    "choice": {"type": "array", "items": {"type": "string"}},
-    "json_object": {"type": "boolean"}}},
+  "structured_outputs": {"type": ["object", "null"], "description": "one of them", "properties": {
+    "json": {"type": ["object", "string", "null"]}, "regex": {"type": ["string", "null"]},
+    "choice": {"type": ["array", "null"], "minItems": 1, "items": {"type": "string"}},
+    "json_object": {"type": ["boolean", "null"]}}},
   "priority": {"type": ["integer", "null"], "description": "smaller goes first"},
   "cache_salt": {"type": ["string", "null"]},
   "truncate_prompt_tokens": {"type": ["integer", "null"], "minimum": 1},
@@ -52,9 +52,9 @@ constexpr std::string_view kFields = R"json({
 constexpr std::string_view kCompletionFields = R"json({
   "prompt": {"anyOf": [{"type": "string", "minLength": 1},
     {"type": "array", "minItems": 1, "maxItems": 256, "items": {"type": "string", "minLength": 1}},
-    {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}},
+    {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/TokenId"}},
     {"type": "array", "minItems": 1, "maxItems": 256, "items": {"type": "array", "minItems": 1,
-      "items": {"type": "integer", "minimum": 0}}}]},
+      "items": {"$ref": "#/components/schemas/TokenId"}}}]},
   "echo": {"type": ["boolean", "null"]},
   "logprobs": {"type": ["integer", "null"], "minimum": 0, "maximum": 20},
   "prompt_logprobs": {"type": ["integer", "null"], "minimum": 0, "maximum": 20},
@@ -78,18 +78,38 @@ constexpr std::string_view kChatFields = R"json({
   "add_generation_prompt": {"type": ["boolean", "null"]}
 })json";
 
+constexpr std::string_view kRules = R"json({
+  "stream_options": {"anyOf": [{"properties": {"stream_options": {"type": "null"}}},
+    {"required": ["stream"], "properties": {"stream": {"const": true}}}]},
+  "prompt_logprobs": {"anyOf": [{"properties": {"prompt_logprobs": {"type": "null"}}},
+    {"properties": {"stream": {"enum": [false, null]}}}]},
+  "top_logprobs": {"anyOf": [{"properties": {"top_logprobs": {"type": "null"}}},
+    {"required": ["logprobs"], "properties": {"logprobs": {"const": true}}}]}
+})json";
+
 constexpr std::string_view kSchemas = R"json({
   "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "object",
     "required": ["message", "type", "param", "code"], "properties": {
       "message": {"type": "string"}, "type": {"type": "string"},
       "param": {"type": ["string", "null"]}, "code": {"type": ["string", "null"]}}}}},
+  "TokenId": {"type": "integer", "minimum": 0},
   "StopString": {"type": "string", "minLength": 1, "maxLength": 256},
   "Message": {"type": "object", "required": ["role"], "properties": {
     "role": {"enum": ["system", "developer", "user", "assistant", "tool"]},
     "content": {"anyOf": [{"type": "null"}, {"type": "string"}, {"type": "array", "items": {
       "type": "object", "required": ["type", "text"],
       "properties": {"type": {"const": "text"}, "text": {"type": "string"}}}}]},
-    "name": {"type": ["string", "null"]}, "tool_call_id": {"type": ["string", "null"]}}},
+    "tool_calls": {"type": ["array", "null"], "description": "of an assistant", "maxItems": 1024,
+      "items": {"$ref": "#/components/schemas/ToolCall"}},
+    "name": {"type": ["string", "null"]}, "tool_call_id": {"type": ["string", "null"]}},
+    "anyOf": [
+      {"required": ["content"], "properties": {"content": {"type": ["string", "array"]}}},
+      {"required": ["tool_calls"], "properties": {"role": {"const": "assistant"},
+        "tool_calls": {"type": "array", "minItems": 1}}}]},
+  "ToolCall": {"type": "object", "required": ["function"], "properties": {
+    "id": {"type": "string"}, "type": {"const": "function"}, "function": {"type": "object",
+      "required": ["name"], "properties": {"name": {"type": "string"},
+        "arguments": {"description": "a JSON object, or its text", "type": "object"}}}}},
   "Tool": {"type": "object", "required": ["type", "function"], "properties": {
     "type": {"const": "function"}, "function": {"type": "object", "required": ["name"],
       "properties": {"name": {"type": "string", "minLength": 1, "maxLength": 128},
@@ -162,20 +182,36 @@ Json request_schema(std::string_view own, const char* required) {
   Json properties = parsed(kFields);
   const Json own_fields = parsed(own);
   for (const auto& [name, field] : own_fields.items()) properties[name] = field;
+  // What one field asks of another.
+  Json rules = parsed(kRules);
+  Json all = Json::array();
+  for (const auto& [name, rule] : rules.items())
+    if (properties.contains(name)) all.push_back(rule);
   return {{"type", "object"},
           {"required", Json::array({required})},
-          {"properties", std::move(properties)}};
+          {"properties", std::move(properties)},
+          {"allOf", std::move(all)}};
 }
 
 Json answer(const char* name) {
   Json either = content("application/json", schema_reference(name));
-  either["text/event-stream"] = {{"schema", {{"type", "string"}}}};
+  // Of one event.
+  either["text/event-stream"] = {
+      {"schema",
+       {{"type", "object"},
+        {"required", {"data"}},
+        {"properties",
+         {{"data", {{"type", "string"}, {"description", "a chunk as JSON, or [DONE]"}}}}}}}};
   return either;
 }
 
 Json paths() {
   const Json object = content("application/json", {{"type", "object"}});
-  const Json ids = {{"type", "array"}, {"items", {{"type", "integer"}, {"minimum", 0}}}};
+  const Json ids = {{"type", "array"}, {"items", schema_reference("TokenId")}};
+  const Json maybe = {{"type", {"boolean", "null"}}};
+  const auto text_at = [](const char* name) {
+    return Json{{"required", {name}}, {"properties", {{name, {{"type", "string"}}}}}};
+  };
   Json all = Json::object();
   all["/health"] = get("health", "whether the process works", object);
   all["/ready"] = get("ready", "whether requests should come here", object);
@@ -192,12 +228,11 @@ Json paths() {
   all["/tokenize"] = post("tokenize", "text or messages to token ids",
                           {{"type", "object"},
                            {"properties",
-                            {{"prompt", {{"type", "string"}}},
-                             {"content", {{"type", "string"}}},
-                             {"add_special_tokens", {{"type", "boolean"}}},
-                             {"return_token_strs", {{"type", "boolean"}}}}},
-                           {"anyOf", Json::array({{{"required", Json::array({"prompt"})}},
-                                                  {{"required", Json::array({"content"})}}})}},
+                            {{"prompt", {{"type", {"string", "null"}}}},
+                             {"content", {{"type", {"string", "null"}}}},
+                             {"add_special_tokens", maybe},
+                             {"return_token_strs", maybe}}},
+                           {"anyOf", Json::array({text_at("prompt"), text_at("content")})}},
                           object);
   all["/detokenize"] = post("detokenize", "token ids to text",
                             {{"type", "object"},
@@ -214,15 +249,17 @@ Json paths() {
 
 }  // namespace
 
-std::string openapi_document(std::string_view version) {
-  const Json document = {
-      {"openapi", "3.1.0"},
-      {"info", {{"title", "spear"}, {"version", std::string(version)}}},
-      {"security", Json::array({Json::object({{"key", Json::array()}})})},
-      {"paths", paths()},
-      {"components",
-       {{"schemas", parsed(kSchemas)},
-        {"securitySchemes", {{"key", {{"type", "http"}, {"scheme", "bearer"}}}}}}}};
+std::string openapi_document(std::string_view version, bool wants_key, int64_t vocab_size) {
+  Json document = {{"openapi", "3.1.0"},
+                   {"info", {{"title", "spear"}, {"version", std::string(version)}}},
+                   {"paths", paths()},
+                   {"components", {{"schemas", parsed(kSchemas)}}}};
+  if (vocab_size > 0) document["components"]["schemas"]["TokenId"]["maximum"] = vocab_size - 1;
+  if (!wants_key) return document.dump();
+  document["components"]["securitySchemes"] = {{"key", {{"type", "http"}, {"scheme", "bearer"}}}};
+  document["security"] = Json::array({{{"key", Json::array()}}});
+  for (const char* open : {"/health", "/ready"})
+    document["paths"][open]["get"]["security"] = Json::array();
   return document.dump();
 }
 

@@ -240,7 +240,9 @@ Handled Service::handle(const HttpRequest& request, std::function<void()> wake) 
       case Route::Kind::kVersion:
         return just(HttpReply{.body = one_line({{"version", options_.version}})});
       case Route::Kind::kOpenApi:
-        return just(HttpReply{.body = openapi_document(options_.version)});
+        return just(HttpReply{
+            .body = openapi_document(options_.version, options_.keys.required(),
+                                     served == nullptr ? 0 : served->tokenizer().vocab_size())});
       default:
         break;
     }

@@ -27,16 +27,18 @@ ApiResult<TextFields> read_fields(const Json& body) {
   fields.text("model", result.model);
   result.is_messages = fields.has("messages");
   result.is_content = !result.is_messages && !fields.has("prompt") && fields.has("content");
+  bool add_special_of_content = false;
+  std::string content;
+  fields.text("prompt", result.text);
+  fields.boolean("add_special_tokens", result.add_special);
+  fields.text("content", content);
+  fields.boolean("add_special", add_special_of_content);
   if (result.is_content) {
-    result.add_special = false;
-    fields.text("content", result.text);
-    fields.boolean("add_special", result.add_special);
+    result.text = std::move(content);
+    result.add_special = add_special_of_content;
     fields.boolean("with_pieces", result.strings);
-  } else if (!result.is_messages) {
-    if (!fields.has("prompt"))
-      fields.refuse("prompt", "prompt, messages or content expected, found none", "missing_field");
-    fields.text("prompt", result.text);
-    fields.boolean("add_special_tokens", result.add_special);
+  } else if (!result.is_messages && !fields.has("prompt")) {
+    fields.refuse("prompt", "prompt, messages or content expected, found none", "missing_field");
   }
   fields.boolean("parse_special", result.parse_special);
   fields.boolean("return_token_strs", result.strings);
