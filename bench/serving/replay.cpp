@@ -87,9 +87,9 @@ Simulation replay(Engine& engine, std::span<const SimulatedRequest> requests, ui
     Request request = request_of(requests[i], rng, engine.limits().vocab_size);
     const double wait = notes.start + requests[i].arrival - engine.now();
     if (wait > 0) std::this_thread::sleep_for(std::chrono::duration<double>(wait));
-    const Admission admission = engine.submit(
-        std::move(request),
-        std::make_shared<NotingSink>(engine, notes, i, requests[i].itl_objective));
+    const Admission admission =
+        engine.submit(std::move(request),
+                      std::make_shared<NotingSink>(engine, notes, i, requests[i].itl_objective));
     if (admission.code == AdmissionCode::kAccepted) continue;
     notes.run.outcomes[i].end = admission.code == AdmissionCode::kTooLate
                                     ? SimulatedEnd::kRefused

@@ -35,26 +35,27 @@ namespace {
 struct Settings {
   std::string what, model;
   std::map<std::string, std::string> options = {
-      {"--layout", ""},         {"--costs", ""},         {"--trace", ""},
-      {"--policies", "slo,64,128,256,512"},              {"--ttft", "2"},
-      {"--itl", "0.05"},        {"--rate", "0"},         {"--share", "0.9"},
-      {"--context", "2048"},    {"--max-running", "24"}, {"--requests", "0"},
-      {"--cache-tokens", "0"},  {"--noise", "0.03"},     {"--between", "0.0003"},
-      {"--late-share", "0.01"}, {"--seconds", "3"},      {"--admission", "0"},
-      {"--seed", "1"},          {"--check", "0"},        {"--threads", "0"}};
+      {"--layout", ""},         {"--costs", ""},
+      {"--trace", ""},          {"--policies", "slo,64,128,256,512"},
+      {"--ttft", "2"},          {"--itl", "0.05"},
+      {"--rate", "0"},          {"--share", "0.9"},
+      {"--context", "2048"},    {"--max-running", "24"},
+      {"--requests", "0"},      {"--cache-tokens", "0"},
+      {"--noise", "0.03"},      {"--between", "0.0003"},
+      {"--late-share", "0.01"}, {"--seconds", "3"},
+      {"--admission", "0"},     {"--seed", "1"},
+      {"--check", "0"},         {"--threads", "0"}};
 
   [[nodiscard]] const std::string& text(const char* name) const { return options.at(name); }
   [[nodiscard]] double number(const char* name) const {
     try {
       return std::stod(options.at(name));
     } catch (const std::exception&) {
-      throw Failure(ErrorCode::kUsage, fmt::format("{}: a number expected, found \"{}\"", name,
-                                                   options.at(name)));
+      throw Failure(ErrorCode::kUsage,
+                    fmt::format("{}: a number expected, found \"{}\"", name, options.at(name)));
     }
   }
-  [[nodiscard]] int64_t whole(const char* name) const {
-    return static_cast<int64_t>(number(name));
-  }
+  [[nodiscard]] int64_t whole(const char* name) const { return static_cast<int64_t>(number(name)); }
 };
 
 Settings parse(int count, char** words) {
@@ -88,9 +89,9 @@ int64_t static_chunk_of(const std::string& policy) {
   if (policy == "slo") return 0;
   const int64_t chunk = std::atoll(policy.c_str());
   if (chunk < 1 || chunk > 512)
-    throw Failure(ErrorCode::kUsage,
-                  fmt::format("--policies: slo or a chunk of 1 to 512 expected, found \"{}\"",
-                              policy));
+    throw Failure(
+        ErrorCode::kUsage,
+        fmt::format("--policies: slo or a chunk of 1 to 512 expected, found \"{}\"", policy));
   return chunk;
 }
 
@@ -108,18 +109,19 @@ struct Loaded {
   std::unique_ptr<DecoderModel> runner;
 
   explicit Loaded(const Settings& s)
-      : pool(static_cast<int>(s.whole("--threads"))), backend(value_or_throw(make_cpu_backend(pool))) {
+      : pool(static_cast<int>(s.whole("--threads"))),
+        backend(value_or_throw(make_cpu_backend(pool))) {
     if (s.model.empty()) throw Failure(ErrorCode::kUsage, "slo_bench: a .spear file is required");
     SilentProgress progress;
     model = open_model(s.model, Environment{}, DType::kBF16, pool, progress);
     if (!s.text("--layout").empty() && model.file != nullptr)
       put_random_compensators(value_or_throw(parse_layout(s.text("--layout"))), 1,
                               model.file->model);
-    decoder = std::make_unique<Decoder>(
-        model.decoder(*backend, Compute::kBF16, DecoderPath::kFused));
+    decoder =
+        std::make_unique<Decoder>(model.decoder(*backend, Compute::kBF16, DecoderPath::kFused));
     runner = std::make_unique<DecoderModel>(
-        *decoder, DecoderModelOptions{.pages = cache_tokens(s) / KvCache::kPageSize,
-                                      .kv_type = DType::kF16});
+        *decoder,
+        DecoderModelOptions{.pages = cache_tokens(s) / KvCache::kPageSize, .kv_type = DType::kF16});
   }
 };
 

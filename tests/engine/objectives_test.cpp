@@ -109,8 +109,8 @@ TEST(EngineObjectives, PriorityHasBounds) {
   EXPECT_NE(refused.message.find("priority"), std::string::npos);
 }
 
-// Sleeps as a table says: what is measured must be the table again.
-class SleepingModel final : public StepModel {
+// Takes as long as a table says, on a clock of its own: what is measured must be the table again.
+class TimedModel final : public StepModel {
  public:
   int64_t vocab_size() const override { return 16; }
   int64_t max_context() const override { return 2048; }
@@ -128,21 +128,19 @@ class SleepingModel final : public StepModel {
       shape.prefill_pairs += decodes ? 0 : s.rows * s.context + s.rows * (s.rows + 1) / 2;
     }
     shape.level = input.level;
-    const auto end =
-        std::chrono::steady_clock::now() + std::chrono::duration<double>(costs.seconds(shape));
-    while (std::chrono::steady_clock::now() < end) {
-    }
+    now += costs.seconds(shape);
     logits_.assign(input.logit_rows.size() * 16, 0.0F);
     return logits_;
   }
   StepCostTable costs;
+  double now = 0;
 
  private:
   std::vector<float> logits_;
 };
 
 TEST(MeasureCosts, FindsWhatAModelCosts) {
-  SleepingModel model;
+  TimedModel model;
   model.costs.rows = {1, 64, 256};
   model.costs.base = {4e-4, 1e-3, 4e-3};
   model.costs.compensators = {1e-4, 3e-4, 1e-3};
@@ -151,7 +149,10 @@ TEST(MeasureCosts, FindsWhatAModelCosts) {
   model.costs.prefill_pair = 1e-8;
   model.costs.level_shares = {1, 0};
   const StepCostTable found = measure_step_costs(
-      model, {.token_budget = 256, .max_running = 8, .seconds = 0.3, .level_shares = {1, 0}});
+      model,
+      {.token_budget = 256, .max_running = 8, .seconds = 0.3, .level_shares = {1, 0}, .clock = [&] {
+         return model.now;
+       }});
   for (const StepShape& s : {StepShape{.prefill_tokens = 100, .prefill_pairs = 5000},
                              StepShape{.prefill_tokens = 200, .prefill_pairs = 100000, .level = 1},
                              StepShape{.decode_rows = 6, .context_tokens = 3000},
@@ -159,7 +160,7 @@ TEST(MeasureCosts, FindsWhatAModelCosts) {
                              .prefill_tokens = 60,
                              .context_tokens = 2000,
                              .prefill_pairs = 20000}})
-    EXPECT_NEAR(found.seconds(s) / model.costs.seconds(s), 1, 0.15);
+    EXPECT_NEAR(found.seconds(s) / model.costs.seconds(s), 1, 0.05);
 }
 
 }  // namespace

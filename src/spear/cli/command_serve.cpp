@@ -15,7 +15,9 @@
 #include "spear/cli/open_model.h"
 #include "spear/cli/served_facts.h"
 #include "spear/engine/engine.h"
+#include "spear/engine/measure_costs.h"
 #include "spear/engine/model_runner.h"
+#include "spear/scheduler/learned_costs.h"
 #include "spear/serve/http_server.h"
 #include "spear/serve/service.h"
 
@@ -33,6 +35,8 @@ struct ServeSettings {
   double drain_delay = 0;
   double shutdown_timeout = 30;
   HttpOptions http;
+  double slo_ttft_ms = 0, slo_itl_ms = 0;
+  double measure_seconds = 1;
   EngineOptions engine;
   MachineSettings machine;
 };
@@ -83,6 +87,13 @@ class Serving {
     settings_.engine.on_step = [this](const StepShape& shape, double) {
       service_.metrics().step(shape);
     };
+    costs_ = std::make_unique<LearnedCosts>(
+        measure_step_costs(*runner_, {.token_budget = settings_.engine.token_budget,
+                                      .max_running = settings_.engine.max_running,
+                                      .seconds = settings_.measure_seconds}));
+    settings_.engine.costs = costs_.get();
+    settings_.engine.ttft_objective = settings_.slo_ttft_ms / 1e3;
+    settings_.engine.itl_objective = settings_.slo_itl_ms / 1e3;
     engine_ = std::make_unique<Engine>(*runner_, &*model_.tokenizer, settings_.engine);
     ModelFacts facts = served_facts(model_, settings_.name);
     const std::string name = facts.name;
@@ -149,6 +160,7 @@ class Serving {
   OpenedModel model_;
   std::unique_ptr<Decoder> decoder_;
   std::unique_ptr<DecoderModel> runner_;
+  std::unique_ptr<LearnedCosts> costs_;  // what steps take; the engine's thread learns
   std::unique_ptr<Engine> engine_;
 };
 
@@ -164,6 +176,11 @@ void check(const ServeSettings& s) {
   at_least("--cache-tokens", s.cache_tokens, 0);
   at_least("--step-tokens", s.engine.token_budget, 1);
   at_least("--draft", s.engine.max_draft, 0);
+  const auto milliseconds = [](double value) { return value >= 0 && value <= 1e9; };
+  if (!milliseconds(s.slo_ttft_ms) || !milliseconds(s.slo_itl_ms))
+    throw Failure(ErrorCode::kUsage,
+                  fmt::format("--slo-ttft, --slo-itl: 0 (none) to 1e9 ms expected, found {} and {}",
+                              s.slo_ttft_ms, s.slo_itl_ms));
   if (!(s.drain_delay >= 0 && s.shutdown_timeout >= 0))
     throw Failure(ErrorCode::kUsage, "--drain-delay and --shutdown-timeout: 0 or more expected");
 }
@@ -252,6 +269,16 @@ void declare_options(CLI::App& app, ServeSettings& s) {
   app.add_option("--step-tokens", s.engine.token_budget, "Rows of one step")->type_name("N");
   app.add_option("--draft", s.engine.max_draft, "Tokens guessed from the prompt; 0: none")
       ->type_name("N");
+  app.add_option("--slo-ttft", s.slo_ttft_ms,
+                 "Milliseconds to the first token; what cannot have it in time gets 429")
+      ->type_name("MS");
+  app.add_option("--slo-itl", s.slo_itl_ms,
+                 "Milliseconds between tokens, which prompts of others may not exceed")
+      ->type_name("MS");
+  app.add_option("--measure-seconds", s.measure_seconds,
+                 "How long step times are measured before serving, about")
+      ->type_name("S")
+      ->check(CLI::Range(0.0, 60.0));
   app.add_flag("--deterministic", s.engine.deterministic,
                "An answer with a seed does not depend on what else runs");
   s.machine.path = "engine";

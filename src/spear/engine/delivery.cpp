@@ -105,6 +105,8 @@ void Delivery::finish(Answer& answer, size_t count, Finish finish, double now) {
   finish.level = answer.level;
   finish.gaps = answer.gaps;
   finish.late_gaps = answer.late_gaps;
+  finish.ttft_objective = request.request.ttft_objective;
+  finish.itl_objective = request.request.itl_objective;
   answer.finish = std::move(finish);
   answer.finished = true;
   count_finish(stats_, answer.finish.reason);

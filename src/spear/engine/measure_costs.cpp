@@ -12,12 +12,13 @@
 namespace spear {
 namespace {
 
-constexpr int kLeastRounds = 2, kMostRounds = 30;
+constexpr int kLeastRounds = 1, kMostRounds = 30;
 
 // Steps of made-up shapes over the model's pages.
 class Stopwatch {
  public:
-  explicit Stopwatch(StepModel& model) : model_(model) {
+  Stopwatch(StepModel& model, std::function<double()> clock)
+      : model_(model), clock_(std::move(clock)) {
     const int64_t most = std::min<int64_t>(model.pages(), 1 << 20);
     pages_.resize(static_cast<size_t>(most));
     std::iota(pages_.begin(), pages_.end(), 0);
@@ -37,14 +38,15 @@ class Stopwatch {
       logit_rows_.push_back(static_cast<int32_t>(i));
     }
     if (prefill > 0) sequences_.push_back({decode, prefill, before, pages_.data()});
-    const auto start = std::chrono::steady_clock::now();
+    const double start = clock_();
     model_.run(
         {.tokens = tokens_, .sequences = sequences_, .logit_rows = logit_rows_, .level = level});
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return clock_() - start;
   }
 
  private:
   StepModel& model_;
+  std::function<double()> clock_;
   std::vector<int32_t> pages_, tokens_, logit_rows_;
   std::vector<AttentionSequence> sequences_;
 };
@@ -131,25 +133,29 @@ StepCostTable table_of(const Probes& probes, const MeasureOptions& o, int32_t le
   return t;
 }
 
+double steady_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 }  // namespace
 
 StepCostTable measure_step_costs(StepModel& model, const MeasureOptions& options) {
   expects(options.level_shares.empty() || std::ssize(options.level_shares) == model.levels());
   Probes probes = make_probes(model, options);
-  Stopwatch watch(model);
-  const auto start = std::chrono::steady_clock::now();
-  const auto passed = [&] {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  };
-  const auto round = [&](bool keep) {
+  const auto clock = options.clock ? options.clock : steady_seconds;
+  Stopwatch watch(model, clock);
+  const double start = clock();
+  const auto round = [&] {
     probes.each([&](Probe& p) {
-      const double seconds = watch.time(p.decode, p.context, p.prefill, p.before, p.level);
-      if (keep) p.best = std::min(p.best, seconds);
+      p.best = std::min(p.best, watch.time(p.decode, p.context, p.prefill, p.before, p.level));
     });
   };
-  round(false);  // buffers grow, weights are read for the first time
-  for (int r = 0; r < kMostRounds && (r < kLeastRounds || passed() < options.seconds); ++r)
-    round(true);
+  // Buffers grow, weights are read for the first time.
+  const Probe& largest = probes.rows.back();
+  watch.time(0, 0, largest.prefill, 0, 0);
+  watch.time(probes.long_decode.decode, probes.long_decode.context, 0, 0, 0);
+  for (int r = 0; r < kMostRounds && (r < kLeastRounds || clock() - start < options.seconds); ++r)
+    round();
   return table_of(probes, options, model.levels());
 }
 

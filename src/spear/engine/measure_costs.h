@@ -4,6 +4,7 @@
 // before an engine uses it. One thread.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "spear/engine/step_model.h"
@@ -17,6 +18,7 @@ struct MeasureOptions {
   double seconds = 3;  // about; more rounds in more time, two at least
   // What is left of the compensators' work at each level of the model; empty: all at every level.
   std::vector<double> level_shares = {};
+  std::function<double()> clock = {};  // seconds; empty: the steady clock
 };
 
 // Throws Failure(kUsage) for a pool too small to measure with.

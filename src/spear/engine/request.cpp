@@ -86,6 +86,12 @@ const char* name_of(FinishReason reason) {
   return "error";
 }
 
+bool met_objectives(const Finish& f) {
+  if (f.reason != FinishReason::kStop && f.reason != FinishReason::kLength) return false;
+  if (f.ttft_objective > 0 && f.first_token - f.arrival > f.ttft_objective) return false;
+  return f.late_gaps <= (f.gaps + 99) / 100;
+}
+
 Result<void> validate(const SamplingParams& s, const RequestLimits& limits) {
   if (!in_range(s.temperature, 0, 100)) return refuse("temperature", "0 to 100", s.temperature);
   if (s.top_k < 0) return refuse("top_k", "0 (off) or more", s.top_k);

@@ -97,7 +97,12 @@ struct Finish {
   // gaps between its tokens that were longer than its objective, of how many.
   int32_t level = 0;
   int64_t gaps = 0, late_gaps = 0;
+  double ttft_objective = 0, itl_objective = 0;  // as they applied, seconds; 0: none
 };
+
+// Whether a whole answer met its objectives: the first token in time, and of a hundred gaps (or
+// part of a hundred) at most one late.
+bool met_objectives(const Finish& finish);
 
 struct TokenLogprob {
   int32_t token = -1;

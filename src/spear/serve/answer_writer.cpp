@@ -69,15 +69,24 @@ void ReplyFrame::note(size_t prompt, const StreamEvent& event) {
   finishes_.push_back(*event.finish);
 }
 
+int32_t ReplyFrame::lowest_level() const {
+  int32_t level = 0;
+  for (const Finish& f : finishes_) level = std::max(level, f.level);
+  return level;
+}
+
 Json ReplyFrame::usage() const {
   int64_t prompt = 0;
   int64_t cached = 0;
   for (const int64_t tokens : prompt_tokens_) prompt += tokens;
   for (const int64_t tokens : cached_tokens_) cached += tokens;
-  return {{"prompt_tokens", prompt},
-          {"completion_tokens", completion_tokens_},
-          {"total_tokens", prompt + completion_tokens_},
-          {"prompt_tokens_details", {{"cached_tokens", cached}}}};
+  Json usage = {{"prompt_tokens", prompt},
+                {"completion_tokens", completion_tokens_},
+                {"total_tokens", prompt + completion_tokens_},
+                {"prompt_tokens_details", {{"cached_tokens", cached}}}};
+  // Said wherever it happened, asked for or not.
+  if (const int32_t level = lowest_level(); level > 0) usage["compensator_level"] = level;
+  return usage;
 }
 
 Json ReplyFrame::metrics() const {
@@ -93,7 +102,10 @@ Json ReplyFrame::metrics() const {
     gap_count += f.tokens - 1;
   }
   const double generation = last - first.started;
-  return {{"time_to_first_token_ms", 1000 * (first.first_token - first.arrival)},
+  const bool objectives = first.ttft_objective > 0 || first.itl_objective > 0;
+  return {{"slo_met", objectives ? Json(std::ranges::all_of(finishes_, met_objectives)) : Json()},
+          {"compensator_level", lowest_level()},
+          {"time_to_first_token_ms", 1000 * (first.first_token - first.arrival)},
           {"generation_time_ms", 1000 * generation},
           {"queue_time_ms", 1000 * (first.started - first.arrival)},
           {"mean_itl_ms", gap_count == 0 ? 0 : 1000 * gaps / static_cast<double>(gap_count)},

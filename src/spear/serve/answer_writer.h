@@ -39,7 +39,8 @@ class ReplyFrame {
   void add_prompt(int64_t tokens);  // once a prompt, in order, before the first note()
   void note(size_t prompt, const StreamEvent& event);
   [[nodiscard]] Json usage() const;
-  [[nodiscard]] Json metrics() const;  // null unless asked for
+  [[nodiscard]] int32_t lowest_level() const;  // the most compensators that were off
+  [[nodiscard]] Json metrics() const;          // null unless asked for
   [[nodiscard]] const StreamFields& streaming() const { return streaming_; }
 
   // One chunk with this choice.

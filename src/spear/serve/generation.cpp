@@ -17,21 +17,17 @@ class TimedSink final : public TokenSink {
         metrics_(metrics),
         stream_(std::move(stream)),
         last_(static_cast<size_t>(request.n), engine.now()),
-        begun_(static_cast<size_t>(request.n), false),
-        ttft_objective_(request.ttft_objective),
-        itl_objective_(request.itl_objective) {}
+        begun_(static_cast<size_t>(request.n), false) {}
 
   bool on_delta(const Delta& delta) noexcept override {
     const auto choice = static_cast<size_t>(delta.choice);
     if (!delta.tokens.empty()) {
       const double now = engine_.now();
       const double gap = now - last_[choice];
-      const double objective = begun_[choice] ? itl_objective_ : ttft_objective_;
       if (begun_[choice])
         metrics_.token_gap(gap);
       else
         metrics_.first_token(gap);
-      missed_ = missed_ || (objective > 0 && gap > objective);
       begun_[choice] = true;
       last_[choice] = now;
     }
@@ -45,9 +41,8 @@ class TimedSink final : public TokenSink {
  private:
   void tell(const Finish& finish) noexcept {
     metrics_.answered(finish);
-    const bool whole =
-        finish.reason == FinishReason::kStop || finish.reason == FinishReason::kLength;
-    if (ttft_objective_ > 0 || itl_objective_ > 0) metrics_.judged(whole && !missed_);
+    if (finish.ttft_objective > 0 || finish.itl_objective > 0)
+      metrics_.judged(met_objectives(finish));
   }
 
   const Engine& engine_;
@@ -55,8 +50,6 @@ class TimedSink final : public TokenSink {
   std::shared_ptr<TokenStream> stream_;
   std::vector<double> last_;  // by answer
   std::vector<bool> begun_;
-  double ttft_objective_, itl_objective_;
-  bool missed_ = false;
 };
 
 }  // namespace
@@ -66,6 +59,10 @@ double retry_after(const EngineStats& stats, double answers_per_second) {
   constexpr double kMost = 60;
   if (answers_per_second <= 0) return kLeast;
   return std::clamp(static_cast<double>(stats.waiting) / answers_per_second, kLeast, kMost);
+}
+
+ApiError too_late(const Admission& admission) {
+  return {429, admission.message, "", "slo_unattainable", std::max(admission.retry_after, 0.1)};
 }
 
 Generation::Generation(Engine& engine, ServeMetrics& metrics, std::unique_ptr<AnswerWriter> writer,
@@ -91,6 +88,8 @@ ApiError Generation::refusal(const Admission& admission) const {
     case AdmissionCode::kQueueFull:
       return {429, admission.message, "", "queue_full",
               retry_after(engine_.stats(), metrics_.answers_per_second())};
+    case AdmissionCode::kTooLate:
+      return too_late(admission);
     case AdmissionCode::kDraining:
       return {503, admission.message, "", "draining", 1};
     default:

@@ -50,6 +50,9 @@ class Generation final : public Exchange {
   ExchangeRecord record_;
 };
 
+// 429 for a request whose first token would come too late.
+ApiError too_late(const Admission& admission);
+
 // Seconds until a full queue has probably moved on: what waits, by how fast answers end.
 double retry_after(const EngineStats& stats, double answers_per_second);
 

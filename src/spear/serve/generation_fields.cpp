@@ -118,7 +118,7 @@ void read_generation_fields(FieldReader& fields, GenerationFields& into) {
   fields.integer("n", request.n);
   fields.integer("min_tokens", request.min_tokens);
   int32_t priority = 0;
-  fields.integer("priority", priority, -1000000, 1000000);
+  fields.integer("priority", priority, -100, 100);
   request.priority = -priority;  // the field's smaller numbers go first
   std::string salt;
   fields.text("cache_salt", salt);
@@ -129,6 +129,13 @@ void read_generation_fields(FieldReader& fields, GenerationFields& into) {
     into.truncate_prompt = keep;
   }
   fields.boolean("include_metrics", into.include_metrics);
+  std::string compensators = "auto";
+  fields.text("compensators", compensators);
+  if (compensators != "auto" && compensators != "full")
+    fields.refuse("compensators",
+                  "\"auto\" (fewer under load, where the server does that) or "
+                  "\"full\" expected");
+  request.full_quality = compensators == "full";
   std::string user;
   fields.text("user", user);  // of the right type, and not used
   refuse_unsupported(fields);

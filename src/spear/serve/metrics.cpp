@@ -183,6 +183,12 @@ void ServeMetrics::append_engine(std::string& out, const std::string& labels, co
   counter("spear:steps_total", "Steps of the model.", s.steps);
   counter("spear:draft_tokens_total", "Tokens guessed.", s.drafted_tokens);
   counter("spear:accepted_draft_tokens_total", "Of those, right.", s.accepted_drafts);
+  counter("spear:refused_late_total", "Requests refused by their predicted time.", s.refused_late);
+  gauge("spear:step_cost_error", "Mean relative error of predicted step times.", s.cost_error);
+  gauge("spear:step_cost_headroom", "What predictions are multiplied with for deadlines.",
+        s.cost_headroom);
+  gauge("spear:compensator_level", "Of the last step; 0: all compensators ran.", s.level);
+  counter("spear:degraded_steps_total", "Steps with compensators off.", s.steps_below_full);
   append_value(out, "spear:busy_seconds_total", "counter", "Seconds spent in steps.", labels,
                s.busy_seconds);
 }

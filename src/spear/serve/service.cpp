@@ -277,6 +277,21 @@ ApiResult<Json> Service::read_body(const HttpRequest& request) const {
   return std::move(*body);
 }
 
+// By what waits alone, before the prompt is tokenized. Fields that are wrong are told of later.
+std::optional<ApiError> Service::foreseen_late(const HttpRequest& request, const Json& body,
+                                               const ServedModel& served) {
+  Request objectives;
+  if (!read_objectives(request, objectives)) return std::nullopt;
+  const auto priority = body.find("priority");
+  if (priority != body.end() && priority->is_number_integer())
+    objectives.priority =
+        static_cast<int32_t>(-std::clamp<int64_t>(priority->get<int64_t>(), -100, 100));
+  const Admission admission =
+      served.engine().foresee(1, objectives.ttft_objective, objectives.priority);
+  if (admission.code != AdmissionCode::kTooLate) return std::nullopt;
+  return too_late(admission);
+}
+
 Handled Service::post(const HttpRequest& request, const Route& route, std::function<void()> wake) {
   const bool generates =
       route.kind == Route::Kind::kCompletions || route.kind == Route::Kind::kChat;
@@ -288,6 +303,8 @@ Handled Service::post(const HttpRequest& request, const Route& route, std::funct
   auto served = model();
   const ApiResult<Json> body = read_body(request);
   if (!body) return just(body.error());
+  if (const auto late = generates ? foreseen_late(request, *body, *served) : std::nullopt)
+    return just(*late);
   switch (route.kind) {
     case Route::Kind::kTokenize:
       return just(tokenize_reply(*body, *served, options_.limits));

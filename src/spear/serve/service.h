@@ -85,6 +85,8 @@ class Service {
   HttpReply readiness() const;
   HttpReply metrics_text();
   HttpReply model_card(const ServedModel& model, std::string_view path) const;
+  static std::optional<ApiError> foreseen_late(const HttpRequest& request, const Json& body,
+                                               const ServedModel& served);
   Handled post(const HttpRequest& request, const Route& route, std::function<void()> wake);
   Handled completions(const HttpRequest& request, const Json& body,
                       std::shared_ptr<const ServedModel> model, std::function<void()> wake);
