@@ -309,7 +309,7 @@ class Job {
       for (int64_t t = 0; t < m_; ++t)
         kernels_.project(in_, tokens_->view, t, packed_ranks_.data(), count, &u[t * count]);
     }
-    for (int64_t t = 0; t < m_; ++t) finish(t, &u[t * count]);
+    finish(u.data(), count);
   }
   void multiply(float* y, int64_t y_stride) {
     cpu::PanelWork work;
@@ -329,17 +329,23 @@ class Job {
   const Tokens& tokens() const { return *tokens_; }
 
  private:
-  void finish(int64_t token, float* u) {
+  void finish(const float* u, int64_t stride) {
     for (size_t i = 0; i < sources_.size(); ++i) {
       const CompensatorView& ec = sources_[i].ec;
       if (ec.rank == 0) continue;
       std::vector<float> scales, memory;
       for (int32_t r = 0; r < ec.rank; ++r) scales.push_back(float_from_f16(ec.b_scales[r]));
-      const cpu::GateWeights gate = cpu::widen_gate(ec, memory);
-      kernels_.finish_ranks(
-          gate, u, scales.data(), ec.rank, tokens_->view.ranks + token * stride_ + offsets_[i],
-          tokens_->view.rank_scales + token * static_cast<int64_t>(sources_.size()) +
-              static_cast<int64_t>(i));
+      scales.resize(static_cast<size_t>(cpu::padded_gate(ec.rank)), 0.0f);
+      kernels_.finish_ranks({.gate = cpu::widen_gate(ec, memory),
+                             .rank = ec.rank,
+                             .b_scales = scales.data(),
+                             .u = u,
+                             .u_stride = stride,
+                             .out = tokens_->view.ranks + offsets_[i],
+                             .out_stride = stride_,
+                             .scales = tokens_->view.rank_scales + i,
+                             .scale_stride = static_cast<int64_t>(sources_.size())},
+                            0, m_);
       u += ec.rank;
     }
   }

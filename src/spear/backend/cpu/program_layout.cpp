@@ -58,6 +58,7 @@ int32_t add_module(Job& job, const CompensatorView& ec) {
     job.a_scales.push_back(float_from_f16(ec.a_scales[r]));
     module.b_scales.push_back(float_from_f16(ec.b_scales[r]));
   }
+  module.b_scales.resize(static_cast<size_t>(cpu::padded_gate(ec.rank)), 0.0f);
   module.gate = cpu::widen_gate(ec, module.gate_memory);
   return static_cast<int32_t>(job.modules.size()) - 1;
 }

@@ -29,7 +29,7 @@ struct JobModule {
   int32_t row = 0;          // of its first row of A among the job's
   int32_t rank_offset = 0;  // of its ranks among a token's: even
   cpu::GateWeights gate;
-  std::vector<float> b_scales;  // [rank]
+  std::vector<float> b_scales;  // [rank], padded with zeros to whole vectors
   std::vector<float> gate_memory;
 };
 

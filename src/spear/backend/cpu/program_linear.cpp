@@ -23,17 +23,22 @@ cpu::QuantizeArgs quantize_args(const Job& job, const JobRows& rows,
           .to = to};
 }
 
-// A token's u, gated and rounded, for every module.
-void finish_token_ranks(const TeamMember& me, const Job& job, const cpu::QuantizedTokens& tokens,
-                        int64_t token, const float* u) {
-  float gated[kLargestPackedRank];
+// u [tokens, rank_rows] of tokens [begin, end), gated and rounded, for every module.
+void finish_ranks(const TeamMember& me, const Job& job, const cpu::QuantizedTokens& tokens,
+                  const float* u, int64_t begin, int64_t end) {
   for (size_t i = 0; i < job.modules.size(); ++i) {
     const JobModule& module = job.modules[i];
     if (module.rank == 0) continue;
-    for (int32_t r = 0; r < module.rank; ++r) gated[r] = u[module.row + r];
-    me.kernels->finish_ranks(module.gate, gated, module.b_scales.data(), module.rank,
-                             tokens.ranks + token * tokens.rank_stride + module.rank_offset,
-                             tokens.rank_scales + token * tokens.modules + static_cast<int64_t>(i));
+    me.kernels->finish_ranks({.gate = module.gate,
+                              .rank = module.rank,
+                              .b_scales = module.b_scales.data(),
+                              .u = u + module.row,
+                              .u_stride = job.rank_rows,
+                              .out = tokens.ranks + module.rank_offset,
+                              .out_stride = tokens.rank_stride,
+                              .scales = tokens.rank_scales + i,
+                              .scale_stride = tokens.modules},
+                             begin, end);
   }
 }
 
@@ -71,10 +76,7 @@ struct WaitForRanks {
   static void call(void* context) {
     const auto* self = static_cast<const WaitForRanks*>(context);
     self->me->signals->wait_for_all(*self->me->signal);
-    const auto* u = self->me->shared->u.as<float>();
-    for (int64_t token = 0; token < self->m; ++token)
-      finish_token_ranks(*self->me, *self->job, *self->tokens, token,
-                         u + token * self->job->rank_rows);
+    finish_ranks(*self->me, *self->job, *self->tokens, self->me->shared->u.as<float>(), 0, self->m);
   }
 };
 
@@ -111,8 +113,8 @@ void run_shared(const TeamMember& me, const Job& job, const JobRows& rows, int64
     for (int64_t token = begin; job.rank_rows > 0 && token < end; ++token) {
       float* own = u + token * job.rank_rows;
       for (const JobShard& each : job.shards) project_shard(me, job, each, tokens, token, own);
-      finish_token_ranks(me, job, tokens, token, own);
     }
+    if (job.rank_rows > 0) finish_ranks(me, job, tokens, u, begin, end);
     me.barrier->wait();
   }
   run_ranges(me, job, shard, work, rows, 0, m);
@@ -139,8 +141,7 @@ void run_own(const TeamMember& me, const Job& job, const JobRows& rows, int64_t 
     auto* u = me.own->u.as<float>();
     me.kernels->project_tokens(job.input, tokens, 0, count, rank_panels, job.a_scales.data(),
                                job.rank_rows, u, job.rank_rows);
-    for (int64_t token = 0; token < count; ++token)
-      finish_token_ranks(me, job, tokens, token, u + token * job.rank_rows);
+    finish_ranks(me, job, tokens, u, 0, count);
   }
   cpu::PanelWork work = panel_work(job, tokens);
   for (const JobShard& shard : job.shards) run_ranges(me, job, shard, work, rows, 0, count);

@@ -15,11 +15,21 @@ static void widen_ranks(const uint8_t* packed, int64_t rows, int64_t columns, in
   }
 }
 
+template <int R>
+struct Rows {
+  static constexpr int value = R;
+};
+// Rows of codes that pass over a panel of A together.
+static constexpr int kRankRows = kMostRows >= 8 ? 8 : 4;
+
+// `T` rows of codes are T / digits tokens, whose sums with a panel's rows go to u.
 template <int T>
 static void project_tile(const InputShape& in, const QuantizedTokens& tokens, int64_t row,
-                         const uint8_t* panel, int64_t valid, float* u, int64_t u_stride) {
+                         const uint8_t* panel, const float* a_scales, int64_t valid, float* u,
+                         int64_t u_stride) {
   const int32_t blocks = pieces(in.columns, in.block);
   alignas(64) int32_t sums[T * 16];
+  alignas(64) float values[T * 16] = {};
   for (int32_t b = 0; b < blocks; ++b) {
     const int32_t from = blocks == 1 ? 0 : b * in.block;
     const int32_t to = blocks == 1 || from + in.block > in.columns ? in.columns : from + in.block;
@@ -28,13 +38,15 @@ static void project_tile(const InputShape& in, const QuantizedTokens& tokens, in
     for (int t = 0; t < T; ++t) {
       const float scale = tokens.scales[(row + t) * blocks + b];
       const int32_t count = 128 * tokens.counts[(row + t) * blocks + b];
-      float* out = u + (row + t) / in.digits * u_stride;
-      const bool start = b == 0 && (row + t) % in.digits == 0;
-      for (int64_t i = 0; i < valid; ++i) {
-        const auto sum = static_cast<float>(sums[t * 16 + i] - count);
-        out[i] = start ? sum * scale : out[i] + sum * scale;
-      }
+      float* value = values + t / in.digits * 16;
+#pragma GCC unroll 4
+      for (int i = 0; i < 16; i += kWidth)
+        store(value + i, load(value + i) + to_float(load_ints(sums + t * 16 + i) - count) * scale);
     }
+  }
+  for (int t = 0; t < T / in.digits; ++t) {
+    float* out = u + (row / in.digits + t) * u_stride;
+    for (int64_t i = 0; i < valid; ++i) out[i] = values[t * 16 + i] * a_scales[i];
   }
 }
 
@@ -46,10 +58,14 @@ static void project_tokens(const InputShape& in, const QuantizedTokens& tokens, 
     const int64_t valid = rows - first < 16 ? rows - first : 16;
     int64_t row = begin * in.digits;
     const int64_t last = end * in.digits;
-    for (; row + 4 <= last; row += 4)
-      project_tile<4>(in, tokens, row, panel, valid, u + first, u_stride);
-    for (; row < last; ++row) project_tile<1>(in, tokens, row, panel, valid, u + first, u_stride);
+    const auto tiles = [&](auto rows_of_tile) {
+      constexpr int kRows = decltype(rows_of_tile)::value;
+      for (; row + kRows <= last; row += kRows)
+        project_tile<kRows>(in, tokens, row, panel, scales + first, valid, u + first, u_stride);
+    };
+    tiles(Rows<kRankRows>());
+    tiles(Rows<4>());
+    tiles(Rows<2>());
+    if (in.digits == 1) tiles(Rows<1>());
   }
-  for (int64_t token = begin; token < end; ++token)
-    for (int64_t r = 0; r < rows; ++r) u[token * u_stride + r] *= scales[r];
 }

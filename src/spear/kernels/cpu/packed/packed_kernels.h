@@ -61,6 +61,20 @@ struct GateWeights {
   const float* b2 = nullptr;     // [rank padded]
 };
 
+// What finish_ranks does to one module's u of every token: the gate, then B's scales, then int16
+// with one scale a token.
+struct RankFinish {
+  GateWeights gate;
+  int32_t rank = 0;
+  const float* b_scales = nullptr;  // [padded_gate(rank)], zeros beyond the rank
+  const float* u = nullptr;         // [tokens, u_stride]
+  int64_t u_stride = 0;
+  int16_t* out = nullptr;  // [tokens, out_stride], the rank rounded up to even
+  int64_t out_stride = 0;
+  float* scales = nullptr;  // [tokens, scale_stride]
+  int64_t scale_stride = 0;
+};
+
 enum class Epilogue : uint8_t { kStore, kAdd, kSiluMul };
 
 struct PanelWork {
@@ -94,9 +108,7 @@ struct PackedKernels {
   void (*project_tokens)(const InputShape&, const QuantizedTokens&, int64_t begin, int64_t end,
                          const uint8_t* panels, const float* a_scales, int64_t rows, float* u,
                          int64_t u_stride);
-  // u (changed) through the gate and B's scales to int16 with one scale.
-  void (*finish_ranks)(const GateWeights&, float* u, const float* b_scales, int64_t rank,
-                       int16_t* out, float* scale);
+  void (*finish_ranks)(const RankFinish&, int64_t begin, int64_t end);
   // Panels [first, first + count) from `stream` on, for tokens [begin, end).
   void (*panels)(const PanelWork&, const uint8_t* stream, int64_t first, int64_t count,
                  int64_t begin, int64_t end);

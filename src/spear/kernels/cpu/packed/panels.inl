@@ -48,11 +48,50 @@ static inline void put(float* y, VecF value, int64_t count, bool add) {
   for (int64_t i = 0; i < count; ++i) y[i] = add ? y[i] + value[i] : value[i];
 }
 
+// α B (γ(u) ⊙ u) of N tokens, to `added` [N, 32]; false where the panel has no compensator. Tokens
+// share the reading of B, which is as much as the products themselves.
+template <int N>
+static inline bool rank_products(const PanelWork& w, const PanelEnd& end, int64_t token,
+                                 float* added) {
+  if (w.part.ranks[0] + w.part.ranks[1] == 0) return false;
+  constexpr int kGroup = N % 4 == 0 ? 4 : (N % 2 == 0 ? 2 : 1);
+  const int16_t* b = end.b;
+  for (int half = 0; half < 2; ++half) {
+    const int32_t rank = w.part.ranks[half];
+    for (int first = 0; first < N; first += kGroup) {
+      const int16_t* z =
+          w.tokens.ranks + (token + first) * w.tokens.rank_stride + w.rank_offset[half];
+      VecI c[kGroup][kHalf] = {};
+      for (int32_t r = 0; r < rank; r += 2) {
+#pragma GCC unroll 4
+        for (int t = 0; t < kGroup; ++t) {
+          int32_t pair;
+          __builtin_memcpy(&pair, z + t * w.tokens.rank_stride + r, 4);
+#pragma GCC unroll 4
+          for (int i = 0; i < kHalf; ++i)
+            c[t][i] = add_pairs(c[t][i], b + 16 * r + 2 * i * kWidth, pair);
+        }
+      }
+#pragma GCC unroll 4
+      for (int t = 0; t < kGroup; ++t) {
+        const int64_t of = (token + first + t) * w.tokens.modules + w.module[half];
+        const float scale = rank == 0 ? 0.0f : w.tokens.rank_scales[of];
+#pragma GCC unroll 4
+        for (int i = 0; i < kHalf; ++i)
+          store(added + (first + t) * kPanelRows + (half * kHalf + i) * kWidth,
+                to_float(c[t][i]) * scale);
+      }
+    }
+    b += 16 * rank;
+  }
+  return true;
+}
+
 // Everything after the sums of one token: `values` are Σ x q per row, scaled where weights have
-// groups.
+// groups; `added`: what the compensator adds, or null.
 template <bool GROUPED>
 static inline void finish_token(const PanelWork& w, const PanelEnd& end, int64_t panel,
-                                int64_t token, const float* values) {
+                                int64_t token, const float* values, const float* added) {
   VecF v[kVectors];
   const float total = w.tokens.totals[token];
 #pragma GCC unroll 8
@@ -60,22 +99,9 @@ static inline void finish_token(const PanelWork& w, const PanelEnd& end, int64_t
     const VecF sum = load(values + i * kWidth);
     v[i] = GROUPED ? sum : sum * end.scale[i] - end.zero[i] * total;
   }
-  const int16_t* b = end.b;
-  for (int half = 0; half < 2; ++half) {
-    const int32_t rank = w.part.ranks[half];
-    if (rank == 0) continue;
-    const int16_t* z = w.tokens.ranks + token * w.tokens.rank_stride + w.rank_offset[half];
-    VecI c[kHalf] = {};
-    for (int32_t r = 0; r < rank; r += 2, b += 32) {
-      int32_t pair;
-      __builtin_memcpy(&pair, z + r, 4);
-#pragma GCC unroll 4
-      for (int i = 0; i < kHalf; ++i) c[i] = add_pairs(c[i], b + 2 * i * kWidth, pair);
-    }
-    const float scale = w.tokens.rank_scales[token * w.tokens.modules + w.module[half]];
-#pragma GCC unroll 4
-    for (int i = 0; i < kHalf; ++i) v[half * kHalf + i] += to_float(c[i]) * scale;
-  }
+  if (added != nullptr)
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) v[i] += load(added + i * kWidth);
   if (end.bias != nullptr)
 #pragma GCC unroll 8
     for (int i = 0; i < kVectors; ++i) v[i] += load(end.bias + i * kWidth);
@@ -143,8 +169,11 @@ static void panel_tile(const PanelWork& w, const uint8_t* panel, int64_t index, 
     ask_ahead(panel + tail, part.panel_bytes - tail);
     prepare_end(part, panel, index, end);
   }
+  alignas(64) float added[kTokens * kPanelRows];
+  const bool compensated = rank_products<kTokens>(w, end, token, added);
   for (int t = 0; t < kTokens; ++t)
-    finish_token<GROUPED>(w, end, index, token + t, values + t * kPanelRows);
+    finish_token<GROUPED>(w, end, index, token + t, values + t * kPanelRows,
+                          compensated ? added + t * kPanelRows : nullptr);
 }
 
 template <int BITS, bool GROUPED, int D, int T>

@@ -159,42 +159,95 @@ static void project_token(const InputShape& in, const QuantizedTokens& tokens, i
   for (int64_t r = 0; r < rows; ++r) u[r] *= scales[r];
 }
 
+// The gates of T tokens, whose u stand kLargestPackedRank apart: weights are read once for all. A
+// token's sums do not depend on T.
+template <int T>
 static void apply_gate(const GateWeights& g, float* u) {
-  alignas(64) float hidden[kLargestPackedGate];
-  alignas(64) float gate[kLargestPackedRank];
+  alignas(64) float hidden[T * kLargestPackedGate];
   const int32_t width = padded_gate(g.hidden);
   const int32_t rank = padded_gate(g.rank);
-  for (int32_t i = 0; i < width; ++i) hidden[i] = g.b1[i];
-  for (int32_t r = 0; r < g.rank; ++r)
-    for (int32_t i = 0; i < width; i += kWidth)
-      store(hidden + i, load(hidden + i) + load(g.w1 + r * width + i) * u[r]);
-  for (int32_t r = 0; r < rank; ++r) gate[r] = g.b2[r];
-  for (int32_t i = 0; i < g.hidden; ++i) {
-    if (!(hidden[i] > 0)) continue;
-    for (int32_t r = 0; r < rank; r += kWidth)
-      store(gate + r, load(gate + r) + load(g.w2 + i * rank + r) * hidden[i]);
+  for (int32_t i = 0; i < width; i += kWidth) {
+    VecF sums[T];
+#pragma GCC unroll 4
+    for (int t = 0; t < T; ++t) sums[t] = load(g.b1 + i);
+    for (int32_t r = 0; r < g.rank; ++r) {
+      const VecF w = load(g.w1 + r * width + i);
+#pragma GCC unroll 4
+      for (int t = 0; t < T; ++t) sums[t] += w * u[t * kLargestPackedRank + r];
+    }
+#pragma GCC unroll 4
+    for (int t = 0; t < T; ++t) store(hidden + t * kLargestPackedGate + i, larger(sums[t], VecF{}));
   }
   for (int32_t r = 0; r < rank; r += kWidth) {
-    // 1 + tanh(s) = 2 / (1 + exp(-2 s))
-    const VecF opened = 2.0f / (1.0f + exp_of(load(gate + r) * -2.0f));
-    for (int32_t i = 0; i < kWidth && r + i < g.rank; ++i) u[r + i] *= opened[i];
+    VecF even[T], odd[T];  // two sums each: one alone would wait for itself
+#pragma GCC unroll 4
+    for (int t = 0; t < T; ++t) {
+      even[t] = load(g.b2 + r);
+      odd[t] = VecF{};
+    }
+    const float* w2 = g.w2 + r;
+    for (int32_t i = 0; i < g.hidden; i += 2, w2 += 2 * rank) {
+      const VecF first = load(w2);
+      // Without a partner, the hidden unit after the last one is 0.
+      const VecF second = i + 1 < g.hidden ? load(w2 + rank) : VecF{};
+#pragma GCC unroll 4
+      for (int t = 0; t < T; ++t) {
+        const float* h = hidden + t * kLargestPackedGate + i;
+        even[t] += first * h[0];
+        odd[t] += second * h[1];
+      }
+    }
+#pragma GCC unroll 4
+    for (int t = 0; t < T; ++t) {
+      // 1 + tanh(s) = 2 / (1 + exp(-2 s))
+      const VecF opened = 2.0f / (1.0f + exp_of((even[t] + odd[t]) * -2.0f));
+      float* gated = u + t * kLargestPackedRank + r;
+      store(gated, load(gated) * opened);
+    }
   }
 }
 
-static void finish_ranks(const GateWeights& gate, float* u, const float* b_scales, int64_t rank,
-                         int16_t* out, float* scale) {
-  if (gate.w1 != nullptr) apply_gate(gate, u);
-  float largest = 0;
-  float broken = 0;
-  for (int64_t r = 0; r < rank; ++r) {
-    u[r] *= b_scales[r];
-    broken += u[r] * 0.0f;
-    const float size = __builtin_fabsf(u[r]);
-    largest = size > largest ? size : largest;
+typedef int16_t VecS __attribute__((vector_size(2 * kWidth)));
+
+// One token's u, gated, through B's scales to int16; `width` elements, a multiple of kWidth.
+static void round_ranks(const float* u, const float* b_scales, int32_t rank, int32_t width,
+                        int16_t* out, float* scale) {
+  alignas(64) int16_t codes[kLargestPackedRank];
+  VecF largest{}, broken{};
+  for (int32_t r = 0; r < width; r += kWidth) {
+    const VecF v = load(u + r) * load(b_scales + r);
+    broken += v * 0.0f;
+    largest = larger(largest, absolute(v));
   }
-  const float inverse = largest > 0x1p-110f ? 32767.0f / largest : 0.0f;
-  for (int64_t r = 0; r < rank; ++r)
-    out[r] = static_cast<int16_t>(__builtin_lrintf(u[r] * inverse));
-  if (rank % 2 != 0) out[rank] = 0;
-  *scale = largest * (1.0f / 32767.0f) + broken;
+  const float high = max_lanes(largest);
+  const float inverse = high > 0x1p-110f ? 32767.0f / high : 0.0f;
+  for (int32_t r = 0; r < width; r += kWidth) {
+    const VecI code = nearest(load(u + r) * load(b_scales + r) * inverse);
+    const VecS narrow = __builtin_convertvector(code, VecS);
+    __builtin_memcpy(codes + r, &narrow, sizeof(narrow));
+  }
+  __builtin_memcpy(out, codes, static_cast<size_t>((rank + 1) / 2 * 4));
+  *scale = high * (1.0f / 32767.0f) + sum_lanes(broken);
+}
+
+template <int T>
+static void finish_tokens_ranks(const RankFinish& f, int64_t token) {
+  alignas(64) float u[T * kLargestPackedRank];
+  const int32_t width = padded_gate(f.rank);
+  for (int t = 0; t < T; ++t) {
+    const float* from = f.u + (token + t) * f.u_stride;
+    float* to = u + t * kLargestPackedRank;
+    for (int32_t r = 0; r < f.rank; ++r) to[r] = from[r];
+    for (int32_t r = f.rank; r < width; ++r) to[r] = 0.0f;
+  }
+  if (f.gate.w1 != nullptr) apply_gate<T>(f.gate, u);
+  for (int t = 0; t < T; ++t)
+    round_ranks(u + t * kLargestPackedRank, f.b_scales, f.rank, width,
+                f.out + (token + t) * f.out_stride, f.scales + (token + t) * f.scale_stride);
+}
+
+static void finish_ranks(const RankFinish& f, int64_t begin, int64_t end) {
+  int64_t token = begin;
+  for (; token + 4 <= end; token += 4) finish_tokens_ranks<4>(f, token);
+  for (; token < end; ++token) finish_tokens_ranks<1>(f, token);
 }
