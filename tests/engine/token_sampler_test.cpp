@@ -202,6 +202,10 @@ TEST(TokenSampler, IsGreedyAtTemperatureZeroAndTakesTheFirstOfEquals) {
   SamplerWorkspace workspace(5);
   std::vector<float> row = {1, 4, std::nanf(""), 4, -2};
   EXPECT_EQ(sampler.choose(row, workspace), 1);
+  params.temperature = 1e-64;
+  TokenSampler coldest(params, 0, 0, {}, 1);
+  row = {1, 4, 3, 4, -2};
+  EXPECT_EQ(coldest.choose(row, workspace), 1);
   row = {std::nanf(""), std::nanf("")};
   EXPECT_EQ(sampler.choose(row, workspace), -1);
   row = {-std::numeric_limits<float>::infinity(), -3};

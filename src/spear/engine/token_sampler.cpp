@@ -136,7 +136,9 @@ int32_t TokenSampler::choose(std::span<float> logits, SamplerWorkspace& workspac
   const SamplingParams& p = params_;
   const Largest best = largest(logits);
   if (best.index < 0 || !std::isfinite(best.value)) return -1;
-  if (p.temperature == 0 || p.top_k == 1) return best.index;
+  // Colder than this the likeliest token is certain, and the scale would leave float's range.
+  constexpr double kCold = 1e-5;
+  if (p.temperature < kCold || p.top_k == 1) return best.index;
   const auto scale = static_cast<float>(1 / p.temperature);
   Candidates& candidates = workspace.candidates;
   const auto vocab = static_cast<int64_t>(logits.size());

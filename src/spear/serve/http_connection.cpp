@@ -26,24 +26,6 @@ Clock::duration duration_of(double seconds) {
   return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
 }
 
-// What the parser minds, as a reply; closing is all that is left to say to anything else.
-std::optional<ApiError> parser_refusal(const beast::error_code& error, const ServeLimits& limits) {
-  if (error == http::error::header_limit || error == http::error::buffer_overflow)
-    return ApiError{431, fmt::format("at most {} bytes of headers expected", limits.header_bytes),
-                    "", "headers_too_large"};
-  if (error == http::error::body_limit)
-    return ApiError{413, fmt::format("at most {} bytes of body expected", limits.body_bytes), "",
-                    "body_too_large"};
-  if (error == http::error::bad_version)
-    return ApiError{505, "HTTP/1.1 expected", "", "bad_version"};
-  if (error == http::error::end_of_stream || error == http::error::partial_message)
-    return std::nullopt;
-  if (error.category() == http::make_error_code(http::error::bad_target).category())
-    return ApiError{400, fmt::format("not a request of HTTP/1.1: {}", error.message()), "",
-                    "bad_request"};
-  return std::nullopt;
-}
-
 // Whatever bytes of it wait to be read.
 bool client_is_gone(int descriptor) {
   pollfd asked{.fd = descriptor, .events = POLLRDHUP, .revents = 0};
@@ -139,8 +121,7 @@ void HttpConnection::read_head() {
   busy_ = true;
   started_ = Clock::now();
   parser_.emplace();
-  parser_->header_limit(static_cast<uint32_t>(shared_.service.limits().header_bytes));
-  parser_->body_limit(shared_.service.limits().body_bytes);
+  set_limits(*parser_, shared_.service.limits());
   stream_.expires_after(duration_of(shared_.options.header_seconds));
   http::async_read_header(
       stream_, buffer_, *parser_,
@@ -161,14 +142,8 @@ void HttpConnection::on_head(NetError error) {
     const auto refusal = parser_refusal(error, shared_.service.limits());
     return refusal ? refuse_unread(*refusal) : close();
   }
-  const auto& head = parser_->get();
-  request_.method = std::string(head.method_string());
-  request_.target = std::string(head.target());
-  for (const auto& field : head)
-    request_.headers.emplace_back(std::string(field.name_string()), std::string(field.value()));
-  request_.id = request_id(request_.header("x-request-id"), shared_.next_request++);
-  request_.has_length = parser_->content_length().has_value() || parser_->chunked();
-  version_ = head.version();
+  request_ = request_of(*parser_, shared_.next_request++);
+  version_ = parser_->get().version();
   keep_alive_ = parser_->keep_alive() && !shared_.stopping;
   if (std::optional<HttpReply> refusal = shared_.service.refuse_head(request_)) {
     unread_body_ = request_.has_length;

@@ -14,9 +14,8 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/http/parser.hpp>
-#include <boost/beast/http/string_body.hpp>
 
+#include "spear/serve/http_head.h"
 #include "spear/serve/http_server.h"
 #include "spear/serve/http_stream.h"
 
@@ -47,7 +46,6 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
 
  private:
   using NetError = boost::beast::error_code;
-  using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
   struct Wake;
 
   void await_request();
@@ -75,7 +73,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   HttpShared& shared_;
   HttpStream stream_;
   boost::beast::flat_buffer buffer_;
-  std::optional<Parser> parser_;
+  std::optional<HttpParser> parser_;
   std::function<void(HttpConnection*)> on_end_;
 
   // Of the request under way.

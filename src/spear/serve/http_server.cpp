@@ -1,5 +1,6 @@
 #include "spear/serve/http_server.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -11,6 +12,7 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
 #include <fmt/format.h>
+#include <sys/resource.h>
 
 #include "spear/base/log.h"
 #include "spear/serve/http_connection.h"
@@ -57,6 +59,15 @@ std::unique_ptr<net::ssl::context> tls_of(const HttpOptions& options) {
   return tls_context(options.tls_certificate, options.tls_key);
 }
 
+// A descriptor for every connection that may come, as far as the system lets this process go.
+void make_room_for(size_t connections) {
+  constexpr rlim_t kOthers = 256;  // files, the listener, what clients of ours take
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= connections + kOthers) return;
+  files.rlim_cur = std::min<rlim_t>(files.rlim_max, connections + kOthers);
+  setrlimit(RLIMIT_NOFILE, &files);
+}
+
 }  // namespace
 
 class HttpServer::Impl {
@@ -68,6 +79,7 @@ class HttpServer::Impl {
         retry_(io_),
         port_(acceptor_.local_endpoint().port()),
         keep_running_(io_.get_executor()) {
+    make_room_for(shared_.options.max_connections);
     accept();
     thread_ = std::thread([this] { run(); });
   }
