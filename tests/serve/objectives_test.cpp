@@ -54,16 +54,16 @@ TEST(Objectives, TheServersObjectiveAppliesWhereTheRequestBringsNone) {
 
 TEST(Objectives, AnswersSayWhetherTheyMetThem) {
   TestService server;
-  const Reply met = server.ask(
-      "POST", "/v1/completions",
-      R"({"prompt": "say:hello|>", "max_tokens": 8, "include_metrics": true})",
-      {{"x-slo-ttft-ms", "60000"}, {"x-slo-tpot-ms", "60000"}});
+  const Reply met =
+      server.ask("POST", "/v1/completions",
+                 R"({"prompt": "say:hello|>", "max_tokens": 8, "include_metrics": true})",
+                 {{"x-slo-ttft-ms", "60000"}, {"x-slo-tpot-ms", "60000"}});
   EXPECT_EQ(met.json()["metrics"]["slo_met"], true) << met.body;
   EXPECT_EQ(met.json()["metrics"]["compensator_level"], 0);
-  const Reply missed = server.ask(
-      "POST", "/v1/completions",
-      R"({"prompt": "say:hello|>", "max_tokens": 8, "include_metrics": true})",
-      {{"x-slo-tpot-ms", "0.00001"}});
+  const Reply missed =
+      server.ask("POST", "/v1/completions",
+                 R"({"prompt": "say:hello|>", "max_tokens": 8, "include_metrics": true})",
+                 {{"x-slo-tpot-ms", "0.00001"}});
   EXPECT_EQ(missed.json()["metrics"]["slo_met"], false) << missed.body;
   const std::string metrics = server.ask("GET", "/metrics").body;
   EXPECT_NE(metrics.find("spear:slo_goodput_total{model_name=\"tiny\",engine=\"0\"} 1"),

@@ -37,6 +37,7 @@ struct ServeSettings {
   HttpOptions http;
   double slo_ttft_ms = 0, slo_itl_ms = 0;
   double measure_seconds = 1;
+  bool degrade = false;
   EngineOptions engine;
   MachineSettings machine;
 };
@@ -74,13 +75,15 @@ class Serving {
     machine_ = make_machine(settings_.machine, context_);
     model_ = open_model(settings_.model, context_.environment, settings_.machine.dtype(),
                         *machine_.pool, context_.progress);
+    CompensatorLevels levels = this->levels();  // reads the weights, which are packed next
     decoder_ = std::make_unique<Decoder>(model_.decoder(
         *machine_.backend, settings_.machine.arithmetic(), settings_.machine.decoder_path()));
     runner_ = std::make_unique<DecoderModel>(
         *decoder_,
         DecoderModelOptions{.pages = pages(),
                             .kv_type = kv_type_named(settings_.kv_type, *machine_.backend),
-                            .rows_stand_alone = settings_.engine.deterministic});
+                            .rows_stand_alone = settings_.engine.deterministic,
+                            .levels = std::move(levels)});
     settings_.engine.seed = context_.options.seed;
     settings_.engine.pool = machine_.pool.get();
     settings_.engine.end_ids = model_.config().eos_token_ids;
@@ -90,7 +93,9 @@ class Serving {
     costs_ = std::make_unique<LearnedCosts>(
         measure_step_costs(*runner_, {.token_budget = settings_.engine.token_budget,
                                       .max_running = settings_.engine.max_running,
-                                      .seconds = settings_.measure_seconds}));
+                                      .seconds = settings_.measure_seconds,
+                                      .level_shares = level_shares()}));
+    settings_.engine.max_level = runner_->levels() - 1;
     settings_.engine.costs = costs_.get();
     settings_.engine.ttft_objective = settings_.slo_ttft_ms / 1e3;
     settings_.engine.itl_objective = settings_.slo_itl_ms / 1e3;
@@ -125,6 +130,27 @@ class Serving {
   }
 
  private:
+  [[nodiscard]] CompensatorLevels levels() const {
+    constexpr int32_t kSteps = 3;
+    if (!settings_.degrade) return {};
+    CompensatorLevels levels;
+    if (model_.file != nullptr) levels = plan_levels(model_.file->model, kSteps);
+    if (levels.count() < 2)
+      throw Failure(
+          ErrorCode::kUsage,
+          fmt::format("--degrade: {} has no compensators to switch off", model_.path.string()));
+    return levels;
+  }
+
+  [[nodiscard]] std::vector<double> level_shares() const {
+    if (!settings_.degrade) return {};
+    if (runner_->levels() == 1)
+      throw Failure(ErrorCode::kUsage,
+                    "--degrade: compensators can be switched off on the processor's fused path "
+                    "alone; leave it out or say --device cpu --path engine");
+    return runner_->level_shares();
+  }
+
   // A page for every kPageSize tokens; never fewer than one sequence of the whole context needs.
   [[nodiscard]] int64_t pages() const {
     constexpr int64_t kTypical = 2048;  // tokens of a conversation
@@ -275,6 +301,9 @@ void declare_options(CLI::App& app, ServeSettings& s) {
   app.add_option("--slo-itl", s.slo_itl_ms,
                  "Milliseconds between tokens, which prompts of others may not exceed")
       ->type_name("MS");
+  app.add_flag("--degrade", s.degrade,
+               "Under load run fewer compensators, those of least effect for their time first, "
+               "where that keeps the objectives; answers say so");
   app.add_option("--measure-seconds", s.measure_seconds,
                  "How long step times are measured before serving, about")
       ->type_name("S")

@@ -11,6 +11,8 @@ DecoderModel::DecoderModel(Decoder& decoder, const DecoderModelOptions& options)
       cache_(
           KvCache::bare_pages(decoder.backend(), decoder.config(), options.pages, options.kv_type)),
       one_by_one_(options.rows_stand_alone && decoder.program() == nullptr),
+      levels_(options.levels),
+      switch_(levels_.count() > 1 ? dynamic_cast<CompensatorSwitch*>(decoder.program()) : nullptr),
       host_memory_(decoder.backend().training_ops() == nullptr) {}
 
 float* DecoderModel::grow(DeviceBuffer& buffer, int64_t floats) {
@@ -41,6 +43,11 @@ void DecoderModel::run_part(const StepInput& input, float* logits) {
 }
 
 std::span<float> DecoderModel::run(const StepInput& input) {
+  if (input.level != level_) {
+    expects(input.level >= 0 && input.level < levels());
+    level_ = input.level;
+    switch_->set_active(levels_.active[static_cast<size_t>(level_)]);
+  }
   for (const PageCopy& copy : input.copies) cache_.copy_page(copy.from, copy.to);
   const auto count = std::ssize(input.logit_rows) * vocab_size();
   float* logits = grow(logits_, std::max<int64_t>(count, 1));

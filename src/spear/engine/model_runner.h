@@ -6,6 +6,8 @@
 #include <span>
 #include <vector>
 
+#include "spear/backend/compensator_switch.h"
+#include "spear/engine/compensator_levels.h"
 #include "spear/engine/step_model.h"
 #include "spear/model/decoder.h"
 #include "spear/model/kv_cache.h"
@@ -20,6 +22,9 @@ struct DecoderModelOptions {
   // only (with SchedulerOptions::fixed_shapes, on nothing else at all). On the plain path weights
   // are then read once a sequence instead of once a step: decoding several costs as if one by one.
   bool rows_stand_alone = false;
+  // Levels that compensators can be switched off to; needs a compiled step that can, else there is
+  // level 0 alone.
+  CompensatorLevels levels = {};
 };
 
 class DecoderModel final : public StepModel {
@@ -37,6 +42,8 @@ class DecoderModel final : public StepModel {
   [[nodiscard]] bool rows_stand_alone() const override {
     return one_by_one_ || decoder_.program() != nullptr;
   }
+  [[nodiscard]] int32_t levels() const override { return switch_ == nullptr ? 1 : levels_.count(); }
+  [[nodiscard]] const std::vector<double>& level_shares() const { return levels_.shares; }
   std::span<float> run(const StepInput& input) override;
 
   [[nodiscard]] size_t cache_bytes() const { return cache_.bytes(); }
@@ -48,6 +55,9 @@ class DecoderModel final : public StepModel {
   Decoder& decoder_;
   KvCache cache_;
   bool one_by_one_;
+  CompensatorLevels levels_;
+  CompensatorSwitch* switch_;  // of the decoder's program, or null
+  int32_t level_ = 0;
   bool host_memory_;  // the backend's memory is the host's
   DeviceBuffer hidden_, wanted_, logits_;
   std::vector<float> host_logits_;

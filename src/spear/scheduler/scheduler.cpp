@@ -67,6 +67,7 @@ void Scheduler::fork(const Sequence& parent, Sequence& child) {
   expects(child.length() >= parent.computed);
   child.state = SequenceState::kRunning;
   child.turn = parent.turn;
+  child.degraded = parent.degraded;
   child.computed = parent.computed;
   child.pages.assign(parent.pages.begin(),
                      parent.pages.begin() + static_cast<int64_t>(pages_for(parent.computed)));
@@ -150,6 +151,7 @@ void Scheduler::commit(ScheduledBatch& batch) {
   for (Sequence* s : batch.preempted) {
     drop_pages(*s, 0);
     s->computed = 0;
+    s->degraded = false;
     s->draft.clear();
     s->state = SequenceState::kWaiting;
     ++s->preemptions;
@@ -158,11 +160,16 @@ void Scheduler::commit(ScheduledBatch& batch) {
     insert_in_order(waiting_, *s);
   }
   for (const ScheduledStart& s : batch.started) start(s, batch);
-  for (const ScheduledRows& rows : batch.rows) make_room(rows, batch);
+  for (const ScheduledRows& rows : batch.rows) {
+    make_room(rows, batch);
+    if (batch.shape.level > 0) rows.sequence->degraded = true;
+  }
 }
 
-// What may be found by others: with fixed shapes only what was computed page by page.
+// What may be found by others: with fixed shapes only what was computed page by page; nothing from
+// the first step on that ran without all compensators.
 int64_t Scheduler::cacheable_tokens(const Sequence& s) const {
+  if (s.degraded) return 0;
   return options_.fixed_shapes ? std::min(s.computed, s.prompt_tokens) : s.computed;
 }
 

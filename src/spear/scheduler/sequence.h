@@ -48,6 +48,7 @@ struct Sequence {
   BlockTable pages;
   std::vector<uint64_t> nodes;  // of the prefix cache, one for each full page; 0: not cached
   double last_token = 0;        // when its newest token was handed out
+  bool degraded = false;        // some of its pages were computed with compensators off
   int32_t preemptions = 0;
   int64_t cached_tokens = 0;  // found in the prefix cache when it started first
 

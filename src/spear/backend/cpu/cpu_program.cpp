@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "spear/backend/compensator_switch.h"
 #include "spear/backend/cpu/program_linear.h"
 #include "spear/base/check.h"
 #include "spear/kernels/cpu/attention_plan.h"
@@ -15,7 +16,7 @@ namespace {
 // A thread works on rows of its own from this many a thread on.
 constexpr int64_t kOwnRows = 32;
 
-class CpuProgram final : public DecoderProgram {
+class CpuProgram final : public DecoderProgram, public CompensatorSwitch {
  public:
   CpuProgram(const DecoderSpec& spec, Activations activations,
              std::unique_ptr<ProgramLayout> layout, const cpu::PackedKernels& kernels,
@@ -41,8 +42,15 @@ class CpuProgram final : public DecoderProgram {
   size_t weight_bytes() const override { return layout_->bytes(); }
   size_t scratch_bytes() const override;
   size_t step_bytes() const override;
+  void set_active(std::span<const uint8_t> active) override {
+    expects(active.empty() || active.size() == 4 * layout_->layers().size());
+    active_.assign(active.begin(), active.end());
+  }
 
  private:
+  bool compensated(size_t layer, size_t site) const {
+    return active_.empty() || active_[4 * layer + site] != 0;
+  }
   int64_t q_width() const { return spec_.heads * spec_.head_dim; }
   int64_t kv_width() const { return 2 * spec_.kv_heads * spec_.head_dim; }
   bool rows_are_own(int64_t m) const { return m >= kOwnRows * pool_.size(); }
@@ -67,10 +75,10 @@ class CpuProgram final : public DecoderProgram {
   void run_step(const TeamMember& me, const StepArgs& args);
   void begin_rows(const TeamMember& me, const StepArgs& args);
   void attend(const TeamMember& me, const StepArgs& args, size_t layer);
-  JobRows qkv_rows(int64_t first);
-  JobRows o_rows(int64_t first);
-  JobRows gate_up_rows(int64_t first, float* h);
-  JobRows down_rows(int64_t first, float* h);
+  JobRows qkv_rows(size_t layer, int64_t first);
+  JobRows o_rows(size_t layer, int64_t first);
+  JobRows gate_up_rows(size_t layer, int64_t first, float* h);
+  JobRows down_rows(size_t layer, int64_t first, float* h);
   void layer_shared(const TeamMember& me, const StepArgs& args, size_t layer);
   void layer_own(const TeamMember& me, const StepArgs& args, size_t layer);
   void finish_row(const float* x, float* hidden, float* scratch) const;
@@ -95,6 +103,7 @@ class CpuProgram final : public DecoderProgram {
   cpu::AttentionPlan plan_;
   std::vector<ThreadMemory> own_;
   int64_t most_rank_rows_ = 0;
+  std::vector<uint8_t> active_;  // sites whose compensators run; empty: all
 };
 
 template <class T = float>
@@ -251,47 +260,51 @@ void CpuProgram::attend(const TeamMember& me, const StepArgs& args, size_t layer
 
 // Where threads share the rows, and where each takes its own through the layer: inputs and outputs
 // of the four products.
-JobRows CpuProgram::qkv_rows(int64_t first) {
+JobRows CpuProgram::qkv_rows(size_t layer, int64_t first) {
   return {.x = shared_.x.as<float>() + first * spec_.hidden,
           .x_stride = spec_.hidden,
           .y = shared_.q.as<float>() + first * q_width(),
           .y_stride = q_width(),
           .eps = spec_.norm_eps,
           .y2 = shared_.kv.as<float>() + first * kv_width(),
-          .y2_stride = kv_width()};
+          .y2_stride = kv_width(),
+          .compensated = compensated(layer, 0)};
 }
-JobRows CpuProgram::o_rows(int64_t first) {
+JobRows CpuProgram::o_rows(size_t layer, int64_t first) {
   return {.x = shared_.attended.as<float>() + first * q_width(),
           .x_stride = q_width(),
           .y = shared_.x.as<float>() + first * spec_.hidden,
-          .y_stride = spec_.hidden};
+          .y_stride = spec_.hidden,
+          .compensated = compensated(layer, 1)};
 }
-JobRows CpuProgram::gate_up_rows(int64_t first, float* h) {
+JobRows CpuProgram::gate_up_rows(size_t layer, int64_t first, float* h) {
   return {.x = shared_.x.as<float>() + first * spec_.hidden,
           .x_stride = spec_.hidden,
           .y = h,
           .y_stride = spec_.intermediate,
-          .eps = spec_.norm_eps};
+          .eps = spec_.norm_eps,
+          .compensated = compensated(layer, 2)};
 }
-JobRows CpuProgram::down_rows(int64_t first, float* h) {
+JobRows CpuProgram::down_rows(size_t layer, int64_t first, float* h) {
   return {.x = h,
           .x_stride = spec_.intermediate,
           .y = shared_.x.as<float>() + first * spec_.hidden,
-          .y_stride = spec_.hidden};
+          .y_stride = spec_.hidden,
+          .compensated = compensated(layer, 3)};
 }
 
 void CpuProgram::layer_shared(const TeamMember& me, const StepArgs& args, size_t layer) {
   const auto m = static_cast<int64_t>(args.tokens.size());
   const LayerJobs& jobs = layout_->layers()[layer];
   auto* h = shared_.h.as<float>();
-  run_shared(me, jobs.qkv, qkv_rows(0), m);
+  run_shared(me, jobs.qkv, qkv_rows(layer, 0), m);
   me.barrier->wait();
   attend(me, args, layer);
-  run_shared(me, jobs.o, o_rows(0), m);
+  run_shared(me, jobs.o, o_rows(layer, 0), m);
   me.barrier->wait();
-  run_shared(me, jobs.gate_up, gate_up_rows(0, h), m);
+  run_shared(me, jobs.gate_up, gate_up_rows(layer, 0, h), m);
   me.barrier->wait();
-  run_shared(me, jobs.down, down_rows(0, h), m);
+  run_shared(me, jobs.down, down_rows(layer, 0, h), m);
   me.barrier->wait();
 }
 
@@ -302,20 +315,20 @@ void CpuProgram::layer_own(const TeamMember& me, const StepArgs& args, size_t la
   const int64_t end = m * (me.index + 1) / me.size;
   auto* h = me.own->h.as<float>();
   uint8_t* panels[5] = {me.own->rank_panels.as<uint8_t>()};
-  int next = 0;
+  size_t next = 0;
   for (const Job* job : {&jobs.qkv, &jobs.o, &jobs.gate_up, &jobs.down}) {
-    if (job->rank_rows > 0) widen_ranks(me, *job, panels[next]);
+    if (job->rank_rows > 0 && compensated(layer, next)) widen_ranks(me, *job, panels[next]);
     panels[next + 1] = panels[next] + rank_panels_bytes(*job);
     ++next;
   }
   for (int64_t at = begin; at < end; at += kTokensAtATime)
-    run_own(me, jobs.qkv, qkv_rows(at), std::min(kTokensAtATime, end - at), panels[0]);
+    run_own(me, jobs.qkv, qkv_rows(layer, at), std::min(kTokensAtATime, end - at), panels[0]);
   attend(me, args, layer);
   for (int64_t at = begin; at < end; at += kTokensAtATime) {
     const int64_t count = std::min(kTokensAtATime, end - at);
-    run_own(me, jobs.o, o_rows(at), count, panels[1]);
-    run_own(me, jobs.gate_up, gate_up_rows(at, h), count, panels[2]);
-    run_own(me, jobs.down, down_rows(at, h), count, panels[3]);
+    run_own(me, jobs.o, o_rows(layer, at), count, panels[1]);
+    run_own(me, jobs.gate_up, gate_up_rows(layer, at, h), count, panels[2]);
+    run_own(me, jobs.down, down_rows(layer, at, h), count, panels[3]);
   }
 }
 

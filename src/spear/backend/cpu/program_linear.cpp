@@ -47,6 +47,7 @@ void run_ranges(const TeamMember& me, const Job& job, const JobShard& shard, cpu
   for (const PanelRange& range : shard.ranges) {
     const JobPart& part = job.parts[range.part];
     work.part = part.packed;
+    if (!rows.compensated) work.part.ranks[0] = work.part.ranks[1] = 0;
     for (int half = 0; half < 2; ++half) {
       work.module[half] = part.module[half];
       work.rank_offset[half] = job.modules[static_cast<size_t>(part.module[half])].rank_offset;
@@ -97,9 +98,10 @@ void run_shared(const TeamMember& me, const Job& job, const JobRows& rows, int64
   cpu::PanelWork work = panel_work(job, tokens);
   auto* u = me.shared->u.as<float>();
   WaitForRanks wait{&me, &job, &tokens, m};
+  const bool ranks = job.rank_rows > 0 && rows.compensated;
   if (for_each) {
     me.kernels->quantize(quantize, 0, m);
-    if (job.rank_rows > 0) {
+    if (ranks) {
       for (int64_t token = 0; token < m; ++token)
         project_shard(me, job, shard, tokens, token, u + token * job.rank_rows);
       me.signals->raise(me.index, ++*me.signal);
@@ -110,7 +112,7 @@ void run_shared(const TeamMember& me, const Job& job, const JobRows& rows, int64
     const int64_t begin = m * me.index / me.size;
     const int64_t end = m * (me.index + 1) / me.size;
     me.kernels->quantize(quantize, begin, end);
-    for (int64_t token = begin; job.rank_rows > 0 && token < end; ++token) {
+    for (int64_t token = begin; ranks && token < end; ++token) {
       float* own = u + token * job.rank_rows;
       for (const JobShard& each : job.shards) project_shard(me, job, each, tokens, token, own);
     }
@@ -137,7 +139,7 @@ void run_own(const TeamMember& me, const Job& job, const JobRows& rows, int64_t 
              const uint8_t* rank_panels) {
   const cpu::QuantizedTokens tokens = me.own->tokens.of(job);
   me.kernels->quantize(quantize_args(job, rows, tokens), 0, count);
-  if (job.rank_rows > 0) {
+  if (job.rank_rows > 0 && rows.compensated) {
     auto* u = me.own->u.as<float>();
     me.kernels->project_tokens(job.input, tokens, 0, count, rank_panels, job.a_scales.data(),
                                job.rank_rows, u, job.rank_rows);
