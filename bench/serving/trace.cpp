@@ -62,6 +62,14 @@ std::vector<SimulatedRequest> read_trace(const std::string& path, const TraceLim
   std::ranges::stable_sort(requests, {}, &SimulatedRequest::arrival);
   const double start = requests.front().arrival;
   for (SimulatedRequest& r : requests) r.arrival -= start;
+  const size_t once = requests.size();
+  const double span = requests.back().arrival * static_cast<double>(once) /
+                      static_cast<double>(once - 1);  // with the gap to the next beginning
+  while (std::ssize(requests) < limits.requests) {
+    SimulatedRequest again = requests[requests.size() - once];
+    again.arrival += span;
+    requests.push_back(again);
+  }
   return requests;
 }
 

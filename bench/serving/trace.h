@@ -11,7 +11,7 @@ namespace spear {
 
 struct TraceLimits {
   int64_t context = 2048;  // prompt and answer together: both are capped
-  int64_t requests = 0;    // at most, 0: all
+  int64_t requests = 0;    // 0: as many as the file has; more: it begins again
 };
 
 // In order of arrival, the first at 0. Throws Failure naming the file and line.

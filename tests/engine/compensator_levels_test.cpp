@@ -1,12 +1,13 @@
 // Compensators switched off step by step: what a level runs, that it computes what a model without
 // those compensators does, and that nobody finds its pages in the prefix cache.
+#include "spear/engine/compensator_levels.h"
+
 #include <algorithm>
 #include <cmath>
 
 #include <gtest/gtest.h>
 
 #include "spear/base/thread_pool.h"
-#include "spear/engine/compensator_levels.h"
 #include "spear/engine/engine.h"
 #include "spear/engine/model_runner.h"
 
@@ -20,10 +21,8 @@ using test::ask;
 using test::greedy;
 
 QuantizedModel compensated(int32_t rank = 6) {
-  return test::tiny_compressed({.model = {.max_position_embeddings = 256},
-                                .rank = rank,
-                                .factor_bits = 8,
-                                .gated = true});
+  return test::tiny_compressed(
+      {.model = {.max_position_embeddings = 256}, .rank = rank, .factor_bits = 8, .gated = true});
 }
 
 void drop(QuantizedModel& model, const std::vector<uint8_t>& active) {
@@ -77,7 +76,8 @@ class Levels : public testing::Test {
     DecoderModel runner(decoder, {.pages = 4, .levels = levels});
     EXPECT_EQ(runner.levels(), std::max(levels.count(), 1));
     std::vector<int32_t> tokens;
-    for (int64_t i = 0; i < rows; ++i) tokens.push_back(static_cast<int32_t>(i * 5 % model.config.vocab_size));
+    for (int64_t i = 0; i < rows; ++i)
+      tokens.push_back(static_cast<int32_t>(i * 5 % model.config.vocab_size));
     const std::vector<int32_t> pages = {0, 1, 2, 3};
     const AttentionSequence sequence{0, rows, 0, pages.data()};
     const auto last = static_cast<int32_t>(rows - 1);

@@ -1,7 +1,7 @@
-// Which compensators go off first when time is short: those that change the model least for the time
-// they take. A site's worth is how large its corrections are beside the weights they correct,
-// Σ ‖α B A‖² / ‖Ŵ‖² (no data is needed); its price is its multiply-adds a row. Level 0 runs all, the
-// last level none, those between keep the sites of most worth for their price. Plain values.
+// Which compensators go off first when time is short: those that change the model least for the
+// time they take. A site's worth is how large its corrections are beside the weights they correct,
+// Σ ‖α B A‖² / ‖Ŵ‖² (no data is needed); its price is its multiply-adds a row. Level 0 runs all,
+// the last level none, those between keep the sites of most worth for their price. Plain values.
 #pragma once
 
 #include <cstdint>
