@@ -15,7 +15,7 @@ constexpr double kOwnDrift = 0.001, kPaceDrift = 0.005;
 // Of a step's time from what explains it, and how many deviations of a surprise are believed:
 constexpr double kNoise = 0.05, kBelieved = 3;
 // Headroom: the quantile, and how fast it follows.
-constexpr double kQuantile = 0.98, kHeadroomRate = 0.02;
+constexpr double kQuantile = 0.99, kHeadroomRate = 0.02;
 constexpr double kErrorRate = 0.02;
 
 }  // namespace

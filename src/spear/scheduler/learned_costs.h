@@ -20,7 +20,7 @@ class LearnedCosts final : public StepCostModel {
   explicit LearnedCosts(StepCostTable table);
 
   [[nodiscard]] double seconds(const StepShape& shape) const override;
-  // The ratio of measured to predicted seconds that 98 steps of 100 stay below, lately.
+  // The ratio of measured to predicted seconds that 99 steps of 100 stay below, lately.
   [[nodiscard]] double headroom() const override { return headroom_; }
   [[nodiscard]] int32_t levels() const override { return table_.levels(); }
   void observe(const StepShape& shape, double seconds) override;
