@@ -1,10 +1,12 @@
 """`spear serve` as its users start, ask and stop it, on a tiny random model."""
 import json
+import re
 import signal
 import threading
 import unittest
 
 from serve_support import ServeTest
+from support import ROOT
 
 
 class Serve(ServeTest):
@@ -61,6 +63,20 @@ class Serve(ServeTest):
                      "--tls-key", keys)
         self.refused(3, ["nowhere.spear"], "serve", "nowhere.spear", "--port", "0")
         self.refused(2, ["--max-running"], "serve", "llama.gguf", "--port", "0", "--max-running", "0")
+
+    def test_dashboards_show_what_is_measured(self):
+        _, port = self.start()
+        self.ask(port, "POST", "/v1/completions", {"prompt": "the cat", "max_tokens": 4},
+                 {"x-slo-ttft-ms": "60000", "x-slo-tpot-ms": "60000"})
+        self.ask(port, "GET", "/health")
+        text = self.ask(port, "GET", "/metrics")[1]
+        measured = set(re.findall(r"^([a-z_:]+)[ {]", text, re.M))
+        dashboard = json.loads((ROOT / "deploy/grafana-dashboard.json").read_text(encoding="utf-8"))
+        expressions = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
+        shown = set(re.findall(r"(?:vllm|spear):[a-z_]+|http_requests_total", expressions))
+        shown |= set(re.findall(r"'(spear:[a-z_]+)\{", (ROOT / "deploy/kubernetes.yaml").read_text(encoding="utf-8")))
+        self.assertGreater(len(shown), 15)
+        self.assertEqual(shown - measured, set())
 
 
 if __name__ == "__main__":

@@ -172,6 +172,8 @@ TEST(Routes, MetricsAreTextWithMonotoneCounters) {
   has("vllm:request_success_total{model_name=\"tiny\",engine=\"0\",finished_reason=\"stop\"} 1\n");
   has("vllm:generation_tokens_total{model_name=\"tiny\",engine=\"0\"} 7\n");
   has("vllm:num_requests_waiting{model_name=\"tiny\",engine=\"0\"} 0\n");
+  // Pages that are kept for their prefix are free.
+  has("vllm:kv_cache_usage_perc{model_name=\"tiny\",engine=\"0\"} 0\n");
   has("http_requests_total{handler=\"other\",method=\"other\",status=\"404\"} 1\n");
   // Every line is a comment or NAME{LABELS} VALUE, every family is named before its samples.
   size_t at = 0;

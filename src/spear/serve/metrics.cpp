@@ -152,9 +152,8 @@ double ServeMetrics::answers_per_second() const {
 
 void ServeMetrics::append_engine(std::string& out, const std::string& labels, const EngineStats& s,
                                  const Engine& engine) const {
-  const double used = s.pages == 0 ? 0
-                                   : static_cast<double>(s.used_pages - s.cached_pages) /
-                                         static_cast<double>(s.pages);
+  const double used =
+      s.pages == 0 ? 0 : static_cast<double>(s.used_pages) / static_cast<double>(s.pages);
   const auto gauge = [&](std::string_view name, std::string_view help, double value) {
     append_value(out, name, "gauge", help, labels, value);
   };
