@@ -74,8 +74,8 @@ def build(args, name, seed):
         said.write_text(json.dumps(result))
         print(f"{name} seed {seed}: compressed in {seconds:.0f} s", file=sys.stderr, flush=True)
     if not judged.exists():
-        result, seconds = run([args.spear, "eval", str(path), "--reference", args.model, "--data", str(args.data),
-                               *common, *[word for text in TEXTS for word in ("--text", text)]])
+        result, seconds = run([args.spear, "eval", str(path), "--path", "ref", "--reference", args.model,
+                               "--data", str(args.data), *common, *[word for text in TEXTS for word in ("--text", text)]])
         judged.write_text(json.dumps(result))
         print(f"{name} seed {seed}: evaluated in {seconds:.0f} s", file=sys.stderr, flush=True)
     return json.loads(said.read_text()), json.loads(judged.read_text())

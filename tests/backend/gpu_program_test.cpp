@@ -175,7 +175,7 @@ TEST_F(GpuProgramTest, ReplaysOfAStepAreTheSame) {
   Decoder fused(*gpu_, model, Compute::kF32, DecoderPath::kFused);
   ASSERT_NE(fused.program(), nullptr) << fused.describe();
   KvCache cache(*gpu_, model.config, 2, 64, true);
-  const std::vector<KvLayerView> layers = cache.layers(model.config.num_hidden_layers);
+  const std::span<const KvLayerView> layers = cache.layers();
   const std::vector<int32_t> tokens = {3, 9};
   const std::vector<int32_t> wanted = {1};
   const DeviceBuffer logits = gpu_->allocate(70 * sizeof(float));

@@ -202,7 +202,7 @@ TEST(FusedDecoder, GivesTheLogitsOfWantedRowsInOneStep) {
     KvCache cache(*backend, model.config, 1, 128, true);
     const AttentionSequence sequence = cache.append(0, 0, m);
     const auto tokens = tokens_of(m, model.config.vocab_size, 9);
-    const std::vector<KvLayerView> views = cache.layers(model.config.num_hidden_layers);
+    const std::span<const KvLayerView> views = cache.layers();
     std::vector<int32_t> rows;
     for (int64_t i = m - 1; i >= 0; i -= 3) rows.insert(rows.begin(), static_cast<int32_t>(i));
     test::GuardedBuffer<float> hidden(m * model.config.hidden_size);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "spear/base/rng.h"
+#include "spear/cli/bench_results.h"
 #include "spear/cli/memory_speed.h"
 #include "spear/cli/text.h"
 
@@ -41,10 +42,8 @@ class CaseRunner {
       : backend_(backend),
         what_(what),
         vocab_(config.vocab_size),
-        layers_(config.num_hidden_layers),
         hidden_size_(config.hidden_size),
         cache_(backend, config, what.batch, capacity_of(what), true, kv),
-        views_(cache_.layers(layers_)),
         hidden_(backend.allocate(static_cast<size_t>(most_rows() * hidden_size_) * sizeof(float))),
         logits_(backend.allocate(static_cast<size_t>(what.batch * vocab_) * sizeof(float))),
         rng_(1) {}
@@ -96,7 +95,7 @@ class CaseRunner {
     if (DecoderProgram* program = decoder.program()) {
       program->step({.tokens = tokens_,
                      .sequences = sequences,
-                     .cache = views_,
+                     .cache = cache_.layers(),
                      .logit_rows = wanted_,
                      .logits = logits_.as<float>()});
       return;
@@ -110,9 +109,8 @@ class CaseRunner {
 
   Backend& backend_;
   BenchCase what_;
-  int64_t vocab_, layers_, hidden_size_;
+  int64_t vocab_, hidden_size_;
   KvCache cache_;
-  std::vector<KvLayerView> views_;
   DeviceBuffer hidden_, logits_;
   std::vector<int32_t> tokens_, wanted_;
   Rng rng_;
@@ -174,10 +172,15 @@ std::vector<BenchRuns> run_sweep(Backend& backend, std::span<const BenchSubject>
     runners.back()->fill(*subjects.front().decoder);
     for (const BenchSubject& subject : subjects) {
       BenchRuns& runs = all.emplace_back(prepare_runs(what, subject, config, plan.kv));
-      runs.ceiling = what.prefill ? byte_peak : measure_reread_speed(pool, runs.bytes_per_step);
+      runs.ceiling = byte_peak;
     }
     progress.advance(1, what.name());
   }
+  // What memory gives drifts as speeds do, so each round measures both, one after the other.
+  uint64_t most_bytes = 1;
+  for (const BenchRuns& runs : all) most_bytes = std::max(most_bytes, runs.bytes_per_step);
+  MemoryReader reader(pool, most_bytes);
+  std::vector<std::vector<double>> reread(all.size());
   progress.begin("rounds", plan.repeats + 1);
   // Round 0 warms up and is not kept.
   for (int round = 0; round <= plan.repeats; ++round) {
@@ -187,11 +190,17 @@ std::vector<BenchRuns> run_sweep(Backend& backend, std::span<const BenchSubject>
         const size_t turn = round % 2 == 0 ? s : subjects.size() - 1 - s;
         if (progress.stop_requested())
           throw Failure(ErrorCode::kInterrupted, "stopped before every case was measured");
+        BenchRuns& runs = all[c * subjects.size() + turn];
         const double seconds = runners[c]->run(*subjects[turn].decoder);
-        if (round > 0) all[c * subjects.size() + turn].seconds.push_back(seconds);
+        if (round == 0) continue;
+        runs.seconds.push_back(seconds);
+        if (!runs.what.prefill)
+          reread[c * subjects.size() + turn].push_back(reader.reread_speed(runs.bytes_per_step));
       }
     progress.advance(1);
   }
+  for (size_t i = 0; i < all.size(); ++i)
+    if (!reread[i].empty()) all[i].ceiling = spread_of(reread[i]).median;
   progress.end();
   return all;
 }

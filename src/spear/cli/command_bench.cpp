@@ -11,6 +11,7 @@
 #include "spear/cli/bench_results.h"
 #include "spear/cli/commands.h"
 #include "spear/cli/machine.h"
+#include "spear/cli/model_path.h"
 #include "spear/cli/open_model.h"
 #include "spear/cli/text.h"
 #include "spear/eval/evaluate.h"
@@ -76,8 +77,8 @@ Loaded load(const BenchSettings& s, const Machine& machine, CommandContext& cont
   if (!compensators)
     for (QuantizedLayer& layer : loaded.model.file->model.layers)
       for (QuantizedLinear& linear : layer.linears) linear.compensator.reset();
-  loaded.decoder = std::make_unique<Decoder>(
-      loaded.model.decoder(*machine.backend, s.machine.arithmetic(), s.machine.decoder_path()));
+  loaded.decoder = std::make_unique<Decoder>(loaded.model.decoder(
+      *machine.backend, s.machine.arithmetic(), path_of(s.machine.path, loaded.model)));
   // To the first token: weights that are mapped are read by the first step.
   KvCache cache(*machine.backend, loaded.model.config(), 1, 1, true,
                 kv_type_named(s.kv, *machine.backend));
@@ -180,7 +181,7 @@ void add_list(CLI::App& app, const std::string& name, std::vector<int64_t>& valu
 }
 
 void declare_options(CLI::App& app, BenchSettings& s) {
-  s.machine.path = "engine";
+  s.machine.path = "auto";
   app.add_option("MODEL", s.model, "A path or the name of a pulled model")->type_name("MODEL");
   add_list(app, "--prefill", s.prefill, 1 << 20, "Prompts of these lengths; 0: none");
   add_list(app, "--context", s.contexts, 1 << 20,

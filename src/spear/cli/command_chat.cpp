@@ -15,6 +15,7 @@
 #include "spear/cli/machine.h"
 #include "spear/cli/memory_check.h"
 #include "spear/cli/memory_speed.h"
+#include "spear/cli/model_path.h"
 #include "spear/cli/text.h"
 #include "spear/eval/evaluate.h"
 
@@ -101,7 +102,7 @@ class Chat {
         machine_(make_machine(settings.machine, context)),
         model_(open_for_chat(settings, context, *machine_.pool)),
         decoder_(model_.decoder(*machine_.backend, settings.machine.arithmetic(),
-                                settings.machine.decoder_path())),
+                                path_of(settings.machine.path, model_))),
         session_(model_, decoder_, *machine_.pool, options_for(settings, *machine_.backend)) {
     if (!session_.has_template())
       log(LogLevel::kWarning,
@@ -299,7 +300,7 @@ void declare_options(CLI::App& app, ChatSettings& s) {
   app.add_option("--context", s.options.context,
                  "Tokens of conversation to keep, at most the model's own limit")
       ->type_name("N");
-  s.machine.path = "engine";
+  s.machine.path = "auto";
   app.add_option("--kv", s.kv, "Type of keys and values: f16, int8, f32; auto: f16 where it runs")
       ->type_name("TYPE")
       ->check(CLI::IsMember({"auto", "f32", "f16", "int8"}));

@@ -8,6 +8,7 @@
 #include "spear/base/hash.h"
 #include "spear/cli/commands.h"
 #include "spear/cli/machine.h"
+#include "spear/cli/model_path.h"
 #include "spear/cli/open_model.h"
 #include "spear/eval/evaluate.h"
 #include "spear/eval/text_encoder.h"
@@ -36,7 +37,6 @@ EvalOptions eval_options(const EvalSettings& settings, const CommandContext& con
       settings.data.empty() ? context.environment.data_dir : std::filesystem::path(settings.data);
   options.cache_folder = context.environment.cache_dir / "eval";
   options.reference_compute = options.model_compute = settings.machine.arithmetic();
-  options.model_path = settings.machine.decoder_path();
   options.model_kv = settings.kv == "int8"  ? DType::kI8
                      : settings.kv == "f16" ? DType::kF16
                                             : DType::kF32;
@@ -82,8 +82,9 @@ int run(const EvalSettings& settings, CommandContext& context) {
       open_artifacts(settings, reference, *machine.pool, context);
   std::vector<CompressedModel> models;
   for (const OpenedModel& model : opened)
-    models.push_back(
-        {model.path.string(), &model.file->model, value_or_throw(sha256_of_file(model.path))});
+    models.push_back({model.path.string(), &model.file->model,
+                      value_or_throw(sha256_of_file(model.path)),
+                      path_of(settings.machine.path, model)});
   const EvalResult result =
       evaluate(*machine.backend, text_encoder(*reference.tokenizer),
                {reference.path.string(), reference.dense.get()}, models, options, context.progress);
@@ -120,6 +121,7 @@ void declare_options(CLI::App& app, EvalSettings& s) {
       ->type_name("TYPE");
   app.add_option("-o,--output", s.output, "Write the JSON result to a file as well")
       ->type_name("FILE");
+  s.machine.path = "auto";
   add_machine_options(app, s.machine, Paths::kAll);
 }
 

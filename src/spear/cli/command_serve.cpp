@@ -12,6 +12,7 @@
 #include "spear/cli/commands.h"
 #include "spear/cli/interrupt.h"
 #include "spear/cli/machine.h"
+#include "spear/cli/model_path.h"
 #include "spear/cli/open_model.h"
 #include "spear/cli/served_facts.h"
 #include "spear/engine/engine.h"
@@ -76,8 +77,9 @@ class Serving {
     model_ = open_model(settings_.model, context_.environment, settings_.machine.dtype(),
                         *machine_.pool, context_.progress);
     CompensatorLevels levels = this->levels();  // reads the weights, which are packed next
-    decoder_ = std::make_unique<Decoder>(model_.decoder(
-        *machine_.backend, settings_.machine.arithmetic(), settings_.machine.decoder_path()));
+    decoder_ =
+        std::make_unique<Decoder>(model_.decoder(*machine_.backend, settings_.machine.arithmetic(),
+                                                 path_of(settings_.machine.path, model_)));
     runner_ = std::make_unique<DecoderModel>(
         *decoder_,
         DecoderModelOptions{.pages = pages(),
@@ -310,7 +312,7 @@ void declare_options(CLI::App& app, ServeSettings& s) {
       ->check(CLI::Range(0.0, 60.0));
   app.add_flag("--deterministic", s.engine.deterministic,
                "An answer with a seed does not depend on what else runs");
-  s.machine.path = "engine";
+  s.machine.path = "auto";
   add_machine_options(app, s.machine, Paths::kAll);
 }
 

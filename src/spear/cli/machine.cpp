@@ -50,8 +50,8 @@ void add_machine_options(CLI::App& app, MachineSettings& settings, Paths paths) 
   if (paths == Paths::kAll)
     path->description(
             "How a compressed model runs: engine (fused, activations in 8 bits), exact (fused, in "
-            "16), or ref, which judges both")
-        ->check(CLI::IsMember({"engine", "exact", "ref"}));
+            "16), ref, which judges both, or auto: engine where it raises KL by 5 % or less")
+        ->check(CLI::IsMember({"auto", "engine", "exact", "ref"}));
   else
     path->description("How the model runs; ref judges every other one")
         ->check(CLI::IsMember({"ref"}));

@@ -14,15 +14,12 @@ namespace spear {
 struct MachineSettings {
   std::string device = "auto";   // "auto", "cpu", "cuda", "cuda:1"
   std::string compute = "bf16";  // "bf16", "f32"
-  // "ref": the plain path, by which the others are judged; "engine", "exact": the fused step
+  // "ref": the plain path, by which the others are judged; "engine", "exact": the fused step;
+  // "auto": engine or exact, as the model allows (cli/model_path.h)
   std::string path = "ref";
 
   [[nodiscard]] Compute arithmetic() const {
     return compute == "f32" ? Compute::kF32 : Compute::kBF16;
-  }
-  [[nodiscard]] DecoderPath decoder_path() const {
-    if (path == "engine") return DecoderPath::kFused;
-    return path == "exact" ? DecoderPath::kFusedExact : DecoderPath::kPlain;
   }
   [[nodiscard]] DType dtype() const { return compute == "f32" ? DType::kF32 : DType::kBF16; }
 };

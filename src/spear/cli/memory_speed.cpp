@@ -3,9 +3,13 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstdint>
-#include <vector>
+#include <cstdlib>
+#include <cstring>
+#include <new>
 
+#include <sys/mman.h>
+
+#include "spear/base/check.h"
 #include "spear/kernels/cpu/packed/packed_select.h"
 
 namespace spear {
@@ -14,59 +18,49 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kStep = 256;  // bytes that the kernels' loop takes at a time
+
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-uint64_t sum_of(const uint64_t* words, int64_t count) {
-  uint64_t sums[16] = {};
-  for (int64_t i = 0; i + 16 <= count; i += 16)
-    for (int64_t j = 0; j < 16; ++j) sums[j] += words[i + j];
-  uint64_t sum = 0;
-  for (const uint64_t s : sums) sum += s;
-  return sum;
+}  // namespace
+
+void MemoryReader::Free::operator()(uint8_t* p) const {
+  std::free(p);
 }
 
-// Every thread reads its own part, the same in each round.
-void read_once(ThreadPool& pool, const std::vector<uint64_t>& memory, std::atomic<uint64_t>& sink) {
-  const auto words = static_cast<int64_t>(memory.size());
-  const int64_t part = (words + pool.size() - 1) / pool.size();
-  pool.parallel_for(pool.size(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t first = std::min(words, i * part);
-      sink += sum_of(memory.data() + first, std::min(words, first + part) - first);
-    }
+MemoryReader::MemoryReader(ThreadPool& pool, size_t most) : pool_(pool), most_(most) {
+  const size_t whole = (most + kHugePage - 1) / kHugePage * kHugePage;
+  memory_.reset(static_cast<uint8_t*>(std::aligned_alloc(kHugePage, whole)));
+  if (memory_ == nullptr) throw std::bad_alloc();
+  (void)madvise(memory_.get(), whole, MADV_HUGEPAGE);  // refused: slower, as the kernels are then
+  std::memset(memory_.get(), 1, whole);
+}
+
+void MemoryReader::read_once(size_t bytes) {
+  const cpu::PackedKernels& kernels = *cpu::usable_packed_kernels().front();
+  pool_.run_team([&](int index, int size) {
+    const size_t part = bytes / static_cast<size_t>(size) / kStep * kStep;
+    volatile uint64_t sink = kernels.read_through(memory_.get() + part * static_cast<size_t>(index),
+                                                  static_cast<int64_t>(part));
+    (void)sink;
   });
 }
 
-}  // namespace
-
-double measure_memory_speed(ThreadPool& pool) {
-  constexpr size_t kWords = size_t{32} << 20;  // 256 MiB: more than caches hold
-  const std::vector<uint64_t> memory(kWords, 1);
-  std::atomic<uint64_t> sink = 0;  // keeps the sums from being left out
-  double best = 0;
-  for (int round = 0; round < 3; ++round) {
-    const auto start = Clock::now();
-    read_once(pool, memory, sink);
-    best = std::max(best, static_cast<double>(kWords * sizeof(uint64_t)) / seconds_since(start));
-  }
-  return best;
+double MemoryReader::reread_speed(size_t bytes) {
+  expects(bytes <= most_);
+  constexpr int kPasses = 4;
+  read_once(bytes);
+  const auto start = Clock::now();
+  for (int i = 0; i < kPasses; ++i) read_once(bytes);
+  return kPasses * static_cast<double>(bytes) / seconds_since(start);
 }
 
-double measure_reread_speed(ThreadPool& pool, size_t bytes) {
-  const std::vector<uint64_t> memory(std::max<size_t>(bytes / sizeof(uint64_t), 1024), 1);
-  std::atomic<uint64_t> sink = 0;
-  read_once(pool, memory, sink);
-  std::vector<double> rounds;
-  const auto begin = Clock::now();
-  while (rounds.size() < 3 || (rounds.size() < 1000 && seconds_since(begin) < 0.1)) {
-    const auto start = Clock::now();
-    read_once(pool, memory, sink);
-    rounds.push_back(seconds_since(start));
-  }
-  std::sort(rounds.begin(), rounds.end());
-  return static_cast<double>(memory.size() * sizeof(uint64_t)) / rounds[rounds.size() / 2];
+double measure_memory_speed(ThreadPool& pool) {
+  constexpr size_t kBytes = size_t{256} << 20;
+  return MemoryReader(pool, kBytes).reread_speed(kBytes);
 }
 
 double measure_byte_peak(ThreadPool& pool) {

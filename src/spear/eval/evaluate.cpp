@@ -160,7 +160,7 @@ EvalResult evaluate(Backend& backend, const TextEncoder& encoder, const Referenc
     found.compute = name_of(options.model_compute);
     found.bytes = bytes_of(*model.model);
     found.bits_per_weight = bits_per_weight(*model.model);
-    Decoder student(backend, *model.model, options.model_compute, options.model_path);
+    Decoder student(backend, *model.model, options.model_compute, model.decoder_path);
     if (student.program() != nullptr) found.compute = student.describe();
     if (options.model_kv != DType::kF32)
       found.compute += fmt::format(", keys and values in {}", kv_type_name(options.model_kv));

@@ -28,11 +28,10 @@ struct EvalOptions {
   uint64_t cache_limit = uint64_t{8} << 30;  // bytes; the least recently used is removed
   Compute reference_compute = Compute::kBF16;
   Compute model_compute = Compute::kBF16;
-  DecoderPath model_path = DecoderPath::kPlain;  // of the compressed models
-  DType model_kv = DType::kF32;                  // their keys and values
-  bool quick = false;         // the first windows of each text and every eighth question
-  int64_t batch_rows = 2048;  // tokens of one forward pass
-  uint64_t seed = 1;          // of the bootstrap
+  DType model_kv = DType::kF32;  // their keys and values
+  bool quick = false;            // the first windows of each text and every eighth question
+  int64_t batch_rows = 2048;     // tokens of one forward pass
+  uint64_t seed = 1;             // of the bootstrap
 };
 
 // wikitext2@2048 and wikitext2@512h.
@@ -47,6 +46,7 @@ struct CompressedModel {
   std::string path;
   const QuantizedModel* model = nullptr;
   std::string content_hash;
+  DecoderPath decoder_path = DecoderPath::kPlain;
 };
 
 // Throws Failure: a text, task or file that cannot be used (kBadFile, kNotFound, kUsage), models

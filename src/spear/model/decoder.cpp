@@ -285,10 +285,9 @@ void Decoder::finish(const float* x, int64_t m, float* hidden) {
 void Decoder::forward(const Batch& batch, KvCache& cache, float* hidden) {
   const auto m = static_cast<int64_t>(batch.tokens.size());
   if (DecoderProgram* fused = program()) {
-    const std::vector<KvLayerView> layers = cache.layers(config_.num_hidden_layers);
     fused->step({.tokens = batch.tokens,
                  .sequences = batch.sequences,
-                 .cache = layers,
+                 .cache = cache.layers(),
                  .logit_rows = {},
                  .hidden = hidden});
     return;

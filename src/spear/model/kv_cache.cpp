@@ -45,6 +45,11 @@ KvCache::KvCache(Backend& backend, const ModelConfig& config, int64_t layers, in
   for (int64_t l = 0; l < layers; ++l)
     layers_.push_back({backend.allocate(bytes), backend.allocate(bytes),
                        backend.allocate(scale_bytes), backend.allocate(scale_bytes)});
+  for (int32_t l = 0; l < config.num_hidden_layers; ++l) {
+    const Layer& at = layers_[static_cast<size_t>(l) % layers_.size()];
+    views_.push_back({at.keys.as<void>(), at.values.as<void>(), kPageSize, type_,
+                      at.key_scales.as<float>(), at.value_scales.as<float>()});
+  }
 }
 
 KvCache::KvCache(Backend& backend, const ModelConfig& config, int64_t sequences, int64_t capacity,
@@ -72,18 +77,6 @@ size_t KvCache::page_bytes(const ModelConfig& config, DType type) {
   const size_t row =
       static_cast<size_t>(config.head_dim) * size_of(type) + (type == DType::kI8 ? 4 : 0);
   return 2 * rows * row * static_cast<size_t>(config.num_hidden_layers);
-}
-
-KvLayerView KvCache::layer(int32_t layer) const {
-  const Layer& at = layers_[static_cast<size_t>(layer) % layers_.size()];
-  return {at.keys.as<void>(),        at.values.as<void>(),       kPageSize, type_,
-          at.key_scales.as<float>(), at.value_scales.as<float>()};
-}
-
-std::vector<KvLayerView> KvCache::layers(int64_t count) const {
-  std::vector<KvLayerView> views;
-  for (int64_t l = 0; l < count; ++l) views.push_back(layer(static_cast<int32_t>(l)));
-  return views;
 }
 
 size_t KvCache::bytes() const {

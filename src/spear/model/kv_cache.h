@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "spear/backend/backend.h"
@@ -29,9 +30,11 @@ class KvCache {
   // Bytes of one page over all layers: what a memory budget is divided by.
   static size_t page_bytes(const ModelConfig& config, DType type);
 
-  [[nodiscard]] KvLayerView layer(int32_t layer) const;
+  [[nodiscard]] const KvLayerView& layer(int32_t layer) const {
+    return views_[static_cast<size_t>(layer)];
+  }
   // One view a layer of the model, as a compiled step wants them.
-  [[nodiscard]] std::vector<KvLayerView> layers(int64_t count) const;
+  [[nodiscard]] std::span<const KvLayerView> layers() const { return views_; }
   [[nodiscard]] DType type() const { return type_; }
   [[nodiscard]] int64_t pages() const { return page_count_; }
   [[nodiscard]] size_t bytes() const;
@@ -62,6 +65,7 @@ class KvCache {
   int64_t page_count_, kv_heads_, head_dim_;
   int64_t sequences_ = 0, capacity_ = 0, pages_per_sequence_ = 0;
   std::vector<Layer> layers_;                // the kept ones
+  std::vector<KvLayerView> views_;           // of the model's layers
   std::vector<std::vector<int32_t>> pages_;  // [sequences][pages_per_sequence]
   std::vector<int64_t> lengths_;
 };

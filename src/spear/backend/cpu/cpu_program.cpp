@@ -398,7 +398,15 @@ void CpuProgram::logits(const float* hidden, int64_t rows, float* logits) {
   shared_.tokens.reserve(*layout_, rows_are_own(rows) ? 0 : rows);
   for (ThreadMemory& own : own_)
     own.tokens.reserve(*layout_, rows_are_own(rows) ? kTokensAtATime : kTokensForEach);
-  pool_.run_team([&](int index, int size) { run_head(member(index, size), hidden, rows, logits); });
+  // Two pointers fit into the function object; more would be asked from the heap, every step.
+  const struct {
+    const float* hidden;
+    int64_t rows;
+    float* logits;
+  } head{hidden, rows, logits};
+  pool_.run_team([this, &head](int index, int size) {
+    run_head(member(index, size), head.hidden, head.rows, head.logits);
+  });
 }
 
 std::string CpuProgram::describe() const {
