@@ -439,8 +439,11 @@ TEST(PackedLinear, AgreesWithAScaleForEveryBlockOfActivations) {
     for (const int32_t group : {0, 32, 64, 128})
       for (const int32_t k : {256, 320})
         if (k % (group == 0 ? 1 : group) == 0)
-          check({.shape = {.n = 40, .k = k, .group = group, .rank = 5}, .block = block},
-                {1, 2, 8, 13});
+          for (const int32_t digits : {1, 2})
+            check({.shape = {.n = 40, .k = k, .group = group, .rank = 5},
+                   .digits = digits,
+                   .block = block},
+                  {1, 2, 8, 13});
 }
 
 TEST(PackedLinear, AddsTheCompensatorOfEveryRankWidthAndGate) {

@@ -30,13 +30,15 @@ constexpr Rounding kFlattened{};
 constexpr Rounding kOutputInput{.block = 64};
 constexpr Rounding kDownInput{.block = 64};
 constexpr Rounding kHeadInput{.block = 64};
+constexpr Rounding kExactInput{.digits = 2, .block = 64};
 
 cpu::InputShape input_shape(const Job& job, Rounding rounding, Activations activations) {
   cpu::InputShape in;
   in.k = job.parts[0].packed.k;
   in.columns = rank_columns(in.k);
-  in.digits = activations == Activations::kExact ? 2 : rounding.digits;
-  in.block = in.digits == 1 && rounding.block != 0 ? rounding.block : in.columns;
+  if (activations == Activations::kExact) rounding = kExactInput;
+  in.digits = rounding.digits;
+  in.block = rounding.block != 0 ? rounding.block : in.columns;
   for (const JobPart& part : job.parts) {
     const int32_t group = part.packed.group;
     if (part.packed.per_channel) continue;
