@@ -411,7 +411,7 @@ void CpuProgram::logits(const float* hidden, int64_t rows, float* logits) {
 
 std::string CpuProgram::describe() const {
   std::string text = std::string("fused step ") + kernels_.name + ", activations " +
-                     (activations_ == Activations::kExact ? "in two digits" : "in 8 bits");
+                     (activations_ == Activations::kExact ? "in two digits of 64 columns" : "in 8 bits");
   if (layout_->head() == nullptr) text += ", head in BF16 through the plain path";
   return text;
 }
