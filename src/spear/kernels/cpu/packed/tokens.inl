@@ -126,21 +126,23 @@ static void quantize_tokens(const QuantizeArgs& a, int64_t begin, int64_t end) {
     a.shape.digits == 2 ? quantize_token<2>(a, token) : quantize_token<1>(a, token);
 }
 
-// `R` <= 4 rows of A that take turns, over one block of columns; a row's sum of (a + 128) x.
+// `R` <= 4 rows of A that take turns; adds each row's product with a token. The order of the sums,
+// digits within blocks, is that of project_tile.
 template <int R>
-static inline void project_rows(const InputShape& in, const QuantizedTokens& tokens, int64_t row,
+static inline void project_rows(const InputShape& in, const QuantizedTokens& tokens, int64_t token,
                                 const uint8_t* packed, float* u) {
   const int32_t blocks = pieces(in.columns, in.block);
-  const int8_t* x = tokens.codes + row * in.columns;
   for (int32_t b = 0; b < blocks; ++b) {
     const int32_t from = blocks == 1 ? 0 : b * in.block;
     const int32_t to = blocks == 1 || from + in.block > in.columns ? in.columns : from + in.block;
-    int32_t sums[R];
-    rank_sums<R>(packed, x + from, to - from, sums);
+    for (int64_t row = token * in.digits; row < (token + 1) * in.digits; ++row) {
+      int32_t sums[R];
+      rank_sums<R>(packed, tokens.codes + row * in.columns + from, to - from, sums);
+      const float scale = tokens.scales[row * blocks + b];
+      const int32_t count = tokens.counts[row * blocks + b];
+      for (int r = 0; r < R; ++r) u[r] += static_cast<float>(sums[r] - 128 * count) * scale;
+    }
     packed += R * (to - from);
-    const float scale = tokens.scales[row * blocks + b];
-    const int32_t count = tokens.counts[row * blocks + b];
-    for (int r = 0; r < R; ++r) u[r] += static_cast<float>(sums[r] - 128 * count) * scale;
   }
 }
 
@@ -148,15 +150,12 @@ static void project_token(const InputShape& in, const QuantizedTokens& tokens, i
                           const uint8_t* packed, int64_t rows, float* u) {
   const auto* scales = reinterpret_cast<const float*>(packed + rows * in.columns);
   for (int64_t r = 0; r < rows; ++r) u[r] = 0.0f;
-  for (int64_t d = 0; d < in.digits; ++d) {
-    const int64_t row = token * in.digits + d;
-    int64_t r = 0;
-    for (; r + 4 <= rows; r += 4) project_rows<4>(in, tokens, row, packed + r * in.columns, u + r);
-    if (rows - r == 3) project_rows<3>(in, tokens, row, packed + r * in.columns, u + r);
-    if (rows - r == 2) project_rows<2>(in, tokens, row, packed + r * in.columns, u + r);
-    if (rows - r == 1) project_rows<1>(in, tokens, row, packed + r * in.columns, u + r);
-  }
-  for (int64_t r = 0; r < rows; ++r) u[r] *= scales[r];
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) project_rows<4>(in, tokens, token, packed + r * in.columns, u + r);
+  if (rows - r == 3) project_rows<3>(in, tokens, token, packed + r * in.columns, u + r);
+  if (rows - r == 2) project_rows<2>(in, tokens, token, packed + r * in.columns, u + r);
+  if (rows - r == 1) project_rows<1>(in, tokens, token, packed + r * in.columns, u + r);
+  for (r = 0; r < rows; ++r) u[r] *= scales[r];
 }
 
 // The gates of T tokens, whose u stand kLargestPackedRank apart: weights are read once for all. A
