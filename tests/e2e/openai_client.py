@@ -2,13 +2,15 @@
 """Asks a running `spear serve` with the unmodified `openai` package: sync, async, streams, tools, log-probabilities, and
 errors as their typed exceptions. Not part of the tests that run everywhere: it needs that package.
 
-usage: openai_client.py URL [MODEL]          URL as http://127.0.0.1:8000/v1
+usage: openai_client.py URL [MODEL]          URL as http://127.0.0.1:8000/v1; OPENAI_API_KEY where the server wants one
 """
 import asyncio
+import os
 import sys
 
 import openai
 
+KEY = os.environ.get("OPENAI_API_KEY", "none")
 TOOLS = [{"type": "function", "function": {"name": "get_weather", "description": "Weather of a city.", "parameters": {
     "type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"],
     "additionalProperties": False}}}]
@@ -77,14 +79,16 @@ def error_checks(client, model, url):
     wrong += check(raises(openai.BadRequestError, create(temperature=-1)), "BadRequestError: temperature")
     wrong += check(raises(openai.BadRequestError, create(max_tokens=10**9)), "BadRequestError: context")
     wrong += check(raises(openai.BadRequestError, create(messages=[])), "BadRequestError: messages")
-    late = openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=0.05)
+    stranger = openai.OpenAI(base_url=url, api_key="another key", max_retries=0)
+    wrong += check(KEY == "none" or raises(openai.AuthenticationError, stranger.models.list), "AuthenticationError")
+    late = openai.OpenAI(base_url=url, api_key=KEY, max_retries=0, timeout=0.05)
     wrong += check(raises(openai.APITimeoutError, lambda: late.completions.create(
         model=model, prompt="On and on", max_tokens=2000, extra_body={"ignore_eos": True})), "APITimeoutError")
     return wrong
 
 
 async def async_checks(url, model):
-    client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
+    client = openai.AsyncOpenAI(base_url=url, api_key=KEY, max_retries=0)
     answers = await asyncio.gather(*(client.completions.create(model=model, prompt=f"Number {i} is", max_tokens=8,
                                                                temperature=0) for i in range(8)))
     text = ""
@@ -100,7 +104,7 @@ def main():
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     url = sys.argv[1]
-    client = openai.OpenAI(base_url=url, api_key="none", max_retries=0)
+    client = openai.OpenAI(base_url=url, api_key=KEY, max_retries=0)
     model = sys.argv[2] if len(sys.argv) > 2 else client.models.list().data[0].id
     wrong = sync_checks(client, model) + error_checks(client, model, url) + asyncio.run(async_checks(url, model))
     print(f"openai {openai.__version__}: {wrong} wrong")
