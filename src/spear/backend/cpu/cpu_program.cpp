@@ -410,8 +410,9 @@ void CpuProgram::logits(const float* hidden, int64_t rows, float* logits) {
 }
 
 std::string CpuProgram::describe() const {
-  std::string text = std::string("fused step ") + kernels_.name + ", activations " +
-                     (activations_ == Activations::kExact ? "in two digits of 64 columns" : "in 8 bits");
+  std::string text =
+      std::string("fused step ") + kernels_.name + ", activations " +
+      (activations_ == Activations::kExact ? "in two digits of 64 columns" : "in 8 bits");
   if (layout_->head() == nullptr) text += ", head in BF16 through the plain path";
   return text;
 }
