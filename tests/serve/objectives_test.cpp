@@ -1,4 +1,7 @@
 // Objectives over the API: refused early with a time to come back, told in metrics and answers.
+#include <algorithm>
+#include <chrono>
+
 #include <gtest/gtest.h>
 
 #include "spear/scheduler/cost_model.h"
@@ -37,6 +40,26 @@ TEST(Objectives, APromptThatWouldBeLateGets429AndWhenToComeBack) {
   EXPECT_GE(std::stod(late.header("Retry-After")), 0.1);
   EXPECT_EQ(server.ask("POST", "/v1/completions", kBody, {{"x-slo-ttft-ms", "60000"}}).status, 200);
   EXPECT_EQ(server.ask("POST", "/v1/completions", kBody).status, 200) << "no objective";
+}
+
+// Before tokenization and without waiting for a step: the fastest of some, on machines that are
+// busy.
+TEST(Objectives, SayingNoTakesLessThanTenMilliseconds) {
+  Slow slow;
+  slow.costs.prefill_token = 0.2;
+  TestServiceOptions options = slow.options(0.1);
+  options.step = std::chrono::milliseconds(200);
+  TestService server(options);
+  std::string body = R"({"prompt": ")";
+  body.append(200000, 'a');
+  body += R"(", "max_tokens": 8})";
+  auto best = std::chrono::steady_clock::duration::max();
+  for (int i = 0; i < 10; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    EXPECT_EQ(server.post("/v1/completions", body).status, 429);
+    best = std::min(best, std::chrono::steady_clock::now() - start);
+  }
+  EXPECT_LT(best, std::chrono::milliseconds(10));
 }
 
 TEST(Objectives, TheServersObjectiveAppliesWhereTheRequestBringsNone) {
