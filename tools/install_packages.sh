@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Installs the Debian 12 packages that spear is built from, only those that are missing; as root or through sudo.
-# usage: tools/install_packages.sh [build] [test] [cross]        default: build test
+# usage: tools/install_packages.sh [build] [test] [cross] [page]        default: build test
 #   build  compiler, CMake, libraries (README.md gives the reason of each)
 #   test   GoogleTest, the formatter, yardsticks that tests compare with
 #   cross  the aarch64 compiler and emulator
+#   page   the browser that tests of the server's web page drive; they are skipped without it
 set -euo pipefail
 
 build=(g++ cmake ninja-build ccache nlohmann-json3-dev libexpected-dev libfmt-dev libxxhash-dev libssl-dev
@@ -11,6 +12,7 @@ build=(g++ cmake ninja-build ccache nlohmann-json3-dev libexpected-dev libfmt-de
   python3 python3-pip)
 test=(libgtest-dev clang-format-14 python3-jinja2 python3-numpy binutils git)
 cross=(g++-aarch64-linux-gnu qemu-user googletest)
+page=(chromium chromium-driver)
 
 wanted=()
 for group in "${@:-build test}"; do
@@ -19,7 +21,8 @@ for group in "${@:-build test}"; do
       build) wanted+=("${build[@]}") ;;
       test) wanted+=("${test[@]}") ;;
       cross) wanted+=("${cross[@]}") ;;
-      *) echo "install_packages: unknown group '$name'; expected build, test or cross" >&2; exit 2 ;;
+      page) wanted+=("${page[@]}") ;;
+      *) echo "install_packages: unknown group '$name'; expected build, test, cross or page" >&2; exit 2 ;;
     esac
   done
 done

@@ -153,6 +153,60 @@ TEST_F(DecoderModelTest, NorDoesItOnTheCompiledStep) {
   }
 }
 
+// A bare request gets, bit for bit, what a model that never had compensators says; those beside it
+// keep theirs, and a common prompt is shared among equals only.
+TEST_F(DecoderModelTest, BareRequestsRunWithoutCompensatorsBesideOthersThatHaveThem) {
+  ThreadPool alone(1);
+  const auto backend = value_or_throw(make_cpu_backend(alone));
+  const test::CompressedShape shape{.model = {.hidden_size = 96,
+                                              .intermediate_size = 192,
+                                              .max_position_embeddings = 512,
+                                              .tied = false},
+                                    .rotated = true,
+                                    .rank = 5,
+                                    .gated = true};
+  const QuantizedModel whole = test::tiny_compressed(shape);
+  QuantizedModel stripped = test::tiny_compressed(shape);
+  for (QuantizedLayer& layer : stripped.layers)
+    for (QuantizedLinear& linear : layer.linears) linear.compensator.reset();
+  const auto answers = [&](const QuantizedModel& model, const std::vector<bool>& bare) {
+    Decoder decoder(*backend, model, Compute::kF32, DecoderPath::kFused);
+    DecoderModel runner(decoder, {.pages = 32});
+    EngineOptions options;
+    options.max_running = 8;
+    options.deterministic = true;
+    options.check_invariants = true;
+    Engine engine(runner, nullptr, options);
+    std::vector<Request> requests;
+    for (size_t i = 0; i < bare.size(); ++i) {
+      requests.push_back(greedy(prompt(150, 7 + i / 2), 40));
+      requests.back().logprobs = 0;
+      requests.back().bare = bare[i];
+    }
+    return ask_all(engine, std::move(requests));
+  };
+  const auto mixed = answers(whole, {false, true, false, true});
+  const auto full = answers(whole, {false, false, false, false});
+  const auto without = answers(stripped, {false, false, false, false});
+  for (size_t i = 0; i < mixed.size(); ++i) {
+    const auto& expected = i % 2 == 1 ? without[i] : full[i];
+    EXPECT_EQ(mixed[i].only().tokens, expected.only().tokens) << i;
+    EXPECT_EQ(mixed[i].only().logprobs, expected.only().logprobs) << i;
+  }
+  EXPECT_EQ(answers(whole, {true})[0].only().logprobs, without[0].only().logprobs) << "alone";
+  EXPECT_NE(mixed[0].only().logprobs, mixed[1].only().logprobs) << "compensators do nothing here";
+}
+
+TEST_F(DecoderModelTest, ABareRequestIsRefusedWhereCompensatorsCannotBeLeftOut) {
+  DecoderModel model(decoder_, {.pages = 12});
+  Engine engine(model, nullptr, {});
+  Request request = greedy(prompt(5, 1), 4);
+  request.bare = true;
+  const Outcome refused = ask(engine, request);
+  EXPECT_EQ(refused.admission.code, AdmissionCode::kInvalid);
+  EXPECT_NE(refused.admission.message.find("compensators"), std::string::npos);
+}
+
 TEST_F(DecoderModelTest, DeterministicModeWantsAModelThatRunsOneByOne) {
   DecoderModel model(decoder_, {.pages = 12});
   EngineOptions options;

@@ -54,9 +54,10 @@ TEST(Routes, TokenizerInfoHoldsTheEndToken) {
 
 TEST(Routes, UnknownPathsAndMethodsAreSaidInJson) {
   TestService server;
-  for (const char* path : {"/", "/v1", "//v1/models", "/v1/models/", "/health%00", "/../etc/passwd",
-                           "/v1/models/..%2f..%2fetc%2fpasswd", "/v1/models/%00", "/v1/models/%zz",
-                           "/v1/embeddings", ""})
+  for (const char* path :
+       {"/v1", "/page/", "/page/../service.cpp", "/page/index.html/x", "//v1/models", "/v1/models/",
+        "/health%00", "/../etc/passwd", "/v1/models/..%2f..%2fetc%2fpasswd", "/v1/models/%00",
+        "/v1/models/%zz", "/v1/embeddings", ""})
     EXPECT_EQ(server.ask("GET", path).status, 404) << path;
   const Reply wrong = server.ask("GET", "/v1/completions");
   EXPECT_EQ(wrong.status, 405);

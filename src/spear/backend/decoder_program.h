@@ -57,6 +57,7 @@ struct StepArgs {
   std::span<const AttentionSequence> sequences;  // cover all rows in order
   std::span<const KvLayerView> cache;            // one a layer
   std::span<const int32_t> logit_rows;  // rows of the batch whose logits are wanted, ascending
+  std::span<const uint8_t> bare = {};   // [m], 1: no compensator runs for this row; empty: all do
   float* hidden = nullptr;              // [m, hidden] after the final norm on the backend, or null
   float* logits = nullptr;              // [logit_rows, vocab] on the backend, or null
 };
@@ -67,6 +68,8 @@ class DecoderProgram {
   virtual void step(const StepArgs& args) = 0;
   // logits[rows, vocab] of hidden[rows, hidden] as step() gave them, both on the backend.
   virtual void logits(const float* hidden, int64_t rows, float* logits) = 0;
+  // Whether StepArgs::bare is understood; where not, it must be empty.
+  [[nodiscard]] virtual bool runs_bare_rows() const { return false; }
   // Kernels in use and modules that run through a plain path, one line for the log.
   [[nodiscard]] virtual std::string describe() const = 0;
   // Everything the program owns: packed weights, and scratch memory of the largest step so far.

@@ -5,6 +5,9 @@
 namespace spear {
 namespace {
 
+// What the quantized model alone computed is not shared with what it computed with compensators.
+constexpr uint64_t kBareSalt = 0x6261726520726f77ULL;
+
 // Ids of sequences: a request's answers stand together, in order.
 constexpr int kChoiceBits = 8;
 
@@ -28,7 +31,7 @@ Answer::Answer(ActiveRequest& owner, int32_t number, uint64_t seed, const Tokeni
   s.max_tokens = prompt + r.max_tokens;
   s.prompt_tokens = prompt;
   s.full_quality = r.full_quality;
-  s.cache_salt = r.cache_salt;
+  s.cache_salt = r.bare ? r.cache_salt ^ kBareSalt : r.cache_salt;
   s.use_prefix_cache = r.use_prefix_cache;
   s.wants_all_logits = r.prompt_logprobs >= 0 && number == 0;
   reserve_for_life(s, page_size, max_draft);

@@ -119,6 +119,9 @@ Admission Engine::Loop::submit(Request request, std::shared_ptr<TokenSink> sink)
   if (tokenizer_ == nullptr && (!request.stop.empty() || request.constraint))
     return refused(AdmissionCode::kInvalid,
                    "stop strings and constraints need a tokenizer, and this engine has none");
+  if (request.bare && !model_.runs_bare_rows())
+    return refused(AdmissionCode::kInvalid,
+                   "compensators: this model cannot leave them out of single requests here");
   const auto prompt = static_cast<int64_t>(request.prompt.size());
   const int64_t context = limits_.max_context;
   if (prompt >= context && request.max_tokens > 0)

@@ -91,8 +91,9 @@ struct EngineStats {
   // Of the cost model: mean relative error of its predictions lately, and the factor with which it
   // plans for deadlines.
   double cost_error = 0, cost_headroom = 1;
-  int32_t level = 0;             // of the last step
-  int64_t steps_below_full = 0;  // with compensators off
+  double ttft_objective = 0, itl_objective = 0;  // the engine's own, seconds; 0: none
+  int32_t level = 0;                             // of the last step
+  int64_t steps_below_full = 0;                  // with compensators off
 };
 
 class Engine {

@@ -89,6 +89,7 @@ Engine::Loop::Loop(StepModel& model, const Tokenizer* tokenizer, const EngineOpt
   tokens_.reserve(rows);
   logit_rows_.reserve(rows);
   sequences_.reserve(static_cast<size_t>(options.max_running));
+  bare_.reserve(rows);
   rows_.reserve(static_cast<size_t>(options.max_running));
   check_objectives();
   publish();
@@ -185,7 +186,8 @@ void Engine::Loop::step() {
                                               .tokens = tokens_,
                                               .sequences = sequences_,
                                               .logit_rows = logit_rows_,
-                                              .level = batch_.shape.level});
+                                              .level = batch_.shape.level,
+                                              .bare = bare_});
   chooser_.choose(rows_, logits);
   const double seconds = now() - begin;
   ++counts_.steps;
@@ -228,6 +230,8 @@ void Engine::Loop::build() {
   logit_rows_.clear();
   sequences_.clear();
   rows_.clear();
+  bare_.clear();
+  bool any_bare = false;
   for (const ScheduledRows& r : batch_.rows) {
     const Sequence& s = *r.sequence;
     const auto begin = s.tokens.begin() + r.context;
@@ -238,7 +242,11 @@ void Engine::Loop::build() {
     rows_.push_back({r, std::ssize(logit_rows_), logits});
     for (int64_t i = r.rows - logits; i < r.rows; ++i)
       logit_rows_.push_back(static_cast<int32_t>(r.first_row + i));
+    const bool bare = answer_of(*r.sequence).request.request.bare;
+    bare_.insert(bare_.end(), static_cast<size_t>(r.rows), bare ? 1 : 0);
+    any_bare = any_bare || bare;
   }
+  if (!any_bare) bare_.clear();
 }
 
 // Adds chosen tokens to the answer until one ends it; returns how many belong to it.
@@ -377,6 +385,8 @@ void Engine::Loop::publish() {
   stats.preemptions = scheduler_.preemptions();
   stats.cost_error = costs_.error();
   stats.cost_headroom = costs_.headroom();
+  stats.ttft_objective = options_.ttft_objective;
+  stats.itl_objective = options_.itl_objective;
   mailbox_.publish(stats);
   if (options_.costs != nullptr) mailbox_.publish(forecast(scheduler_, costs_, place_seconds_));
 }

@@ -76,6 +76,7 @@ class Engine::Loop {
   std::vector<int32_t> tokens_, logit_rows_;
   std::vector<AttentionSequence> sequences_;
   std::vector<StepRows> rows_;
+  std::vector<uint8_t> bare_;
   std::once_flag vocabulary_once_;
   VocabularyPointer vocabulary_;
   std::thread thread_;  // last: it uses all of the above

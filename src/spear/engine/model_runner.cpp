@@ -25,7 +25,7 @@ float* DecoderModel::grow(DeviceBuffer& buffer, int64_t floats) {
 void DecoderModel::run_part(const StepInput& input, float* logits) {
   const int64_t width = decoder_.config().hidden_size;
   float* hidden = grow(hidden_, std::ssize(input.tokens) * width);
-  decoder_.forward({input.tokens, input.sequences}, cache_, hidden);
+  decoder_.forward({input.tokens, input.sequences, input.bare}, cache_, hidden);
   const auto& rows = input.logit_rows;
   if (rows.empty()) return;
   const bool consecutive = rows.back() - rows.front() == std::ssize(rows) - 1;

@@ -44,6 +44,7 @@ class DecoderModel final : public StepModel {
   }
   [[nodiscard]] int32_t levels() const override { return switch_ == nullptr ? 1 : levels_.count(); }
   [[nodiscard]] const std::vector<double>& level_shares() const { return levels_.shares; }
+  [[nodiscard]] bool runs_bare_rows() const override { return decoder_.runs_bare_rows(); }
   std::span<float> run(const StepInput& input) override;
 
   [[nodiscard]] size_t cache_bytes() const { return cache_.bytes(); }

@@ -54,6 +54,7 @@ struct Request {
   double ttft_objective = 0;  // seconds; 0: the engine's
   double itl_objective = 0;   // seconds; 0: the engine's
   bool full_quality = false;  // no compensator may be switched off for it under load
+  bool bare = false;          // no compensator runs for it: the quantized model alone answers
   uint64_t cache_salt = 0;    // prefixes are shared among equal salts only
   bool use_prefix_cache = true;
 };

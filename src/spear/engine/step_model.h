@@ -16,7 +16,8 @@ struct StepInput {
   std::span<const int32_t> tokens = {};               // [m]
   std::span<const AttentionSequence> sequences = {};  // cover all rows in order
   std::span<const int32_t> logit_rows = {};           // ascending rows of the batch
-  int32_t level = 0;  // which compensators run, below levels(); 0: all
+  int32_t level = 0;                   // which compensators run, below levels(); 0: all
+  std::span<const uint8_t> bare = {};  // [m], 1: none runs for this row; empty: as `level` says
 };
 
 class StepModel {
@@ -30,6 +31,8 @@ class StepModel {
   [[nodiscard]] virtual bool rows_stand_alone() const = 0;
   // How far compensators can be switched off: each level runs fewer than the last.
   [[nodiscard]] virtual int32_t levels() const { return 1; }
+  // Whether StepInput::bare is understood; where not, it is empty.
+  [[nodiscard]] virtual bool runs_bare_rows() const { return false; }
   // [logit_rows, vocab] in host memory; the caller may change them; they hold until the next run.
   // Throws Failure or std::bad_alloc when the device fails.
   virtual std::span<float> run(const StepInput& input) = 0;

@@ -284,11 +284,13 @@ void Decoder::finish(const float* x, int64_t m, float* hidden) {
 
 void Decoder::forward(const Batch& batch, KvCache& cache, float* hidden) {
   const auto m = static_cast<int64_t>(batch.tokens.size());
+  expects(batch.bare.empty() || runs_bare_rows());
   if (DecoderProgram* fused = program()) {
     fused->step({.tokens = batch.tokens,
                  .sequences = batch.sequences,
                  .cache = cache.layers(),
                  .logit_rows = {},
+                 .bare = batch.bare,
                  .hidden = hidden});
     return;
   }

@@ -22,7 +22,8 @@ namespace spear {
 struct Batch {
   std::span<const int32_t> tokens;  // [m]
   std::span<const AttentionSequence>
-      sequences;  // cover all rows, in order; pages as KvCache gave them
+      sequences;                       // cover all rows, in order; pages as KvCache gave them
+  std::span<const uint8_t> bare = {};  // [m], 1: no compensator runs for this row; empty: all do
 };
 
 // Sees the input of every linear while the decoder runs: x is [m, k] of the site, on the backend.
@@ -61,6 +62,11 @@ class Decoder {
   // path, and while a tap is set or a linear exchanged.
   [[nodiscard]] DecoderProgram* program() const {
     return tap_ || replaced_ > 0 ? nullptr : program_.get();
+  }
+
+  // Whether Batch::bare is understood: by compiled steps that say so.
+  [[nodiscard]] bool runs_bare_rows() const {
+    return program() != nullptr && program()->runs_bare_rows();
   }
 
   // Everything: hidden[m, hidden_size] after the final norm, on the backend. Appends to the cache.

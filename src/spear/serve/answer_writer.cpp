@@ -46,7 +46,8 @@ ReplyFrame::ReplyFrame(const ServedModel& model, const GenerationFields& fields,
       fingerprint_(model.facts().fingerprint),
       created_(std::time(nullptr)),
       streaming_(fields.streaming),
-      include_metrics_(fields.include_metrics) {}
+      include_metrics_(fields.include_metrics),
+      bare_(fields.request.bare) {}
 
 Json ReplyFrame::head() const {
   return {{"id", id_},
@@ -86,6 +87,7 @@ Json ReplyFrame::usage() const {
                 {"prompt_tokens_details", {{"cached_tokens", cached}}}};
   // Said wherever it happened, asked for or not.
   if (const int32_t level = lowest_level(); level > 0) usage["compensator_level"] = level;
+  if (bare_) usage["compensators"] = "none";
   return usage;
 }
 

@@ -55,6 +55,7 @@ class ReplyFrame {
   int64_t created_;
   StreamFields streaming_;
   bool include_metrics_;
+  bool bare_;                                           // no compensator ran, as asked
   std::vector<int64_t> prompt_tokens_, cached_tokens_;  // by prompt
   int64_t completion_tokens_ = 0;
   std::vector<Finish> finishes_;

@@ -131,11 +131,12 @@ void read_generation_fields(FieldReader& fields, GenerationFields& into) {
   fields.boolean("include_metrics", into.include_metrics);
   std::string compensators = "auto";
   fields.text("compensators", compensators);
-  if (compensators != "auto" && compensators != "full")
+  if (compensators != "auto" && compensators != "full" && compensators != "none")
     fields.refuse("compensators",
-                  "\"auto\" (fewer under load, where the server does that) or "
-                  "\"full\" expected");
+                  "\"auto\" (fewer under load, where the server does that), \"full\" or "
+                  "\"none\" expected");
   request.full_quality = compensators == "full";
+  request.bare = compensators == "none";
   std::string user;
   fields.text("user", user);  // of the right type, and not used
   refuse_unsupported(fields);

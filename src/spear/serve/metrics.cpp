@@ -186,6 +186,8 @@ void ServeMetrics::append_engine(std::string& out, const std::string& labels, co
   gauge("spear:step_cost_error", "Mean relative error of predicted step times.", s.cost_error);
   gauge("spear:step_cost_headroom", "What predictions are multiplied with for deadlines.",
         s.cost_headroom);
+  gauge("spear:ttft_objective_seconds", "Of requests that bring none; 0: none.", s.ttft_objective);
+  gauge("spear:itl_objective_seconds", "Between tokens, likewise.", s.itl_objective);
   gauge("spear:compensator_level", "Of the last step; 0: all compensators ran.", s.level);
   counter("spear:degraded_steps_total", "Steps with compensators off.", s.steps_below_full);
   append_value(out, "spear:busy_seconds_total", "counter", "Seconds spent in steps.", labels,

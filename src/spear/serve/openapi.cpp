@@ -45,7 +45,7 @@ constexpr std::string_view kFields = R"json({
   "priority": {"type": ["integer", "null"], "description": "smaller goes first"},
   "cache_salt": {"type": ["string", "null"]},
   "truncate_prompt_tokens": {"type": ["integer", "null"], "minimum": 1},
-  "compensators": {"type": ["string", "null"], "enum": ["auto", "full", null]},
+  "compensators": {"type": ["string", "null"], "enum": ["auto", "full", "none", null]},
   "include_metrics": {"type": ["boolean", "null"]},
   "user": {"type": ["string", "null"]}
 })json";

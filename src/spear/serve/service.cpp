@@ -13,6 +13,7 @@
 #include "spear/serve/completion_writer.h"
 #include "spear/serve/generation.h"
 #include "spear/serve/openapi.h"
+#include "spear/serve/page.h"
 #include "spear/serve/tokenize_routes.h"
 
 namespace spear {
@@ -27,6 +28,7 @@ struct Service::Route {
     kOpenApi,
     kModels,
     kModel,
+    kPage,
     kTokenizerInfo,
     kTokenize,
     kDetokenize,
@@ -98,6 +100,8 @@ const Service::Route* Service::find_route(std::string_view method, std::string_v
       Route{Kind::kOpenApi, "GET", "/openapi.json"},
       Route{Kind::kModels, "GET", "/v1/models"},
       Route{Kind::kModel, "GET", "/v1/models/{model}"},
+      Route{Kind::kPage, "GET", "/", true},
+      Route{Kind::kPage, "GET", "/page/{file}", true},
       Route{Kind::kTokenizerInfo, "GET", "/tokenizer_info"},
       Route{Kind::kTokenize, "POST", "/tokenize"},
       Route{Kind::kDetokenize, "POST", "/detokenize"},
@@ -106,9 +110,10 @@ const Service::Route* Service::find_route(std::string_view method, std::string_v
   };
   if (method == "HEAD") method = "GET";
   for (const Route& route : kRoutes) {
-    const bool same = route.kind == Kind::kModel
-                          ? path.starts_with(kModelPrefix) && path.size() > kModelPrefix.size()
-                          : path == route.path;
+    const std::string_view pattern = route.path;
+    const std::string_view prefix = pattern.substr(0, pattern.find('{'));
+    const bool same = prefix == pattern ? path == pattern
+                                        : path.starts_with(prefix) && path.size() > prefix.size();
     if (same && (method.empty() || method == route.method)) return &route;
   }
   return nullptr;
@@ -239,6 +244,9 @@ Handled Service::handle(const HttpRequest& request, std::function<void()> wake) 
         return just(metrics_text());
       case Route::Kind::kVersion:
         return just(HttpReply{.body = one_line({{"version", options_.version}})});
+      case Route::Kind::kPage:
+        if (auto page = page_reply(request.path())) return just(std::move(*page));
+        return just(ApiError{404, "the page has no such file", "", "unknown_path"});
       case Route::Kind::kOpenApi:
         return just(HttpReply{
             .body = openapi_document(options_.version, options_.keys.required(),

@@ -38,6 +38,7 @@ class CpuProgram final : public DecoderProgram, public CompensatorSwitch {
 
   void step(const StepArgs& args) override;
   void logits(const float* hidden, int64_t rows, float* logits) override;
+  bool runs_bare_rows() const override { return true; }
   std::string describe() const override;
   size_t weight_bytes() const override { return layout_->bytes(); }
   size_t scratch_bytes() const override;
@@ -79,6 +80,7 @@ class CpuProgram final : public DecoderProgram, public CompensatorSwitch {
   JobRows o_rows(size_t layer, int64_t first);
   JobRows gate_up_rows(size_t layer, int64_t first, float* h);
   JobRows down_rows(size_t layer, int64_t first, float* h);
+  const uint8_t* bare_from(int64_t first) const { return bare_ == nullptr ? bare_ : bare_ + first; }
   void layer_shared(const TeamMember& me, const StepArgs& args, size_t layer);
   void layer_own(const TeamMember& me, const StepArgs& args, size_t layer);
   void finish_row(const float* x, float* hidden, float* scratch) const;
@@ -103,7 +105,8 @@ class CpuProgram final : public DecoderProgram, public CompensatorSwitch {
   cpu::AttentionPlan plan_;
   std::vector<ThreadMemory> own_;
   int64_t most_rank_rows_ = 0;
-  std::vector<uint8_t> active_;  // sites whose compensators run; empty: all
+  std::vector<uint8_t> active_;    // sites whose compensators run; empty: all
+  const uint8_t* bare_ = nullptr;  // of the step under way
 };
 
 template <class T = float>
@@ -171,6 +174,8 @@ void CpuProgram::step(const StepArgs& args) {
   for (const int32_t token : args.tokens) expects(token >= 0 && token < spec_.vocab);
   for (const int32_t row : args.logit_rows)
     expects(row >= 0 && static_cast<size_t>(row) < args.tokens.size());
+  expects(args.bare.empty() || args.bare.size() == args.tokens.size());
+  bare_ = args.bare.empty() ? nullptr : args.bare.data();
   reserve(args);
   place_rows(args);
   pool_.run_team([&](int index, int size) { run_step(member(index, size), args); });
@@ -268,14 +273,16 @@ JobRows CpuProgram::qkv_rows(size_t layer, int64_t first) {
           .eps = spec_.norm_eps,
           .y2 = shared_.kv.as<float>() + first * kv_width(),
           .y2_stride = kv_width(),
-          .compensated = compensated(layer, 0)};
+          .compensated = compensated(layer, 0),
+          .bare = bare_from(first)};
 }
 JobRows CpuProgram::o_rows(size_t layer, int64_t first) {
   return {.x = shared_.attended.as<float>() + first * q_width(),
           .x_stride = q_width(),
           .y = shared_.x.as<float>() + first * spec_.hidden,
           .y_stride = spec_.hidden,
-          .compensated = compensated(layer, 1)};
+          .compensated = compensated(layer, 1),
+          .bare = bare_from(first)};
 }
 JobRows CpuProgram::gate_up_rows(size_t layer, int64_t first, float* h) {
   return {.x = shared_.x.as<float>() + first * spec_.hidden,
@@ -283,14 +290,16 @@ JobRows CpuProgram::gate_up_rows(size_t layer, int64_t first, float* h) {
           .y = h,
           .y_stride = spec_.intermediate,
           .eps = spec_.norm_eps,
-          .compensated = compensated(layer, 2)};
+          .compensated = compensated(layer, 2),
+          .bare = bare_from(first)};
 }
 JobRows CpuProgram::down_rows(size_t layer, int64_t first, float* h) {
   return {.x = h,
           .x_stride = spec_.intermediate,
           .y = shared_.x.as<float>() + first * spec_.hidden,
           .y_stride = spec_.hidden,
-          .compensated = compensated(layer, 3)};
+          .compensated = compensated(layer, 3),
+          .bare = bare_from(first)};
 }
 
 void CpuProgram::layer_shared(const TeamMember& me, const StepArgs& args, size_t layer) {

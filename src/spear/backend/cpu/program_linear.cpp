@@ -1,5 +1,6 @@
 #include "spear/backend/cpu/program_linear.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace spear {
@@ -59,6 +60,10 @@ void run_ranges(const TeamMember& me, const Job& job, const JobShard& shard, cpu
   }
 }
 
+bool is_bare(const JobRows& rows, int64_t token) {
+  return rows.bare != nullptr && rows.bare[token] != 0;
+}
+
 cpu::PanelWork panel_work(const Job& job, const cpu::QuantizedTokens& tokens) {
   cpu::PanelWork work;
   work.input = job.input;
@@ -81,9 +86,14 @@ struct WaitForRanks {
   }
 };
 
+// Of a bare row A x is zero: then nothing is added to its outputs.
 void project_shard(const TeamMember& me, const Job& job, const JobShard& shard,
-                   const cpu::QuantizedTokens& tokens, int64_t token, float* u) {
+                   const cpu::QuantizedTokens& tokens, int64_t token, float* u, bool bare) {
   if (shard.rank_count == 0) return;
+  if (bare) {
+    std::fill_n(u + shard.first_rank, shard.rank_count, 0.0f);
+    return;
+  }
   me.kernels->project(job.input, tokens, token, shard.ranks, shard.rank_count,
                       u + shard.first_rank);
 }
@@ -103,7 +113,8 @@ void run_shared(const TeamMember& me, const Job& job, const JobRows& rows, int64
     me.kernels->quantize(quantize, 0, m);
     if (ranks) {
       for (int64_t token = 0; token < m; ++token)
-        project_shard(me, job, shard, tokens, token, u + token * job.rank_rows);
+        project_shard(me, job, shard, tokens, token, u + token * job.rank_rows,
+                      is_bare(rows, token));
       me.signals->raise(me.index, ++*me.signal);
       work.ready = WaitForRanks::call;
       work.context = &wait;
@@ -114,7 +125,8 @@ void run_shared(const TeamMember& me, const Job& job, const JobRows& rows, int64
     me.kernels->quantize(quantize, begin, end);
     for (int64_t token = begin; ranks && token < end; ++token) {
       float* own = u + token * job.rank_rows;
-      for (const JobShard& each : job.shards) project_shard(me, job, each, tokens, token, own);
+      for (const JobShard& each : job.shards)
+        project_shard(me, job, each, tokens, token, own, is_bare(rows, token));
     }
     if (job.rank_rows > 0) finish_ranks(me, job, tokens, u, begin, end);
     me.barrier->wait();
@@ -143,6 +155,8 @@ void run_own(const TeamMember& me, const Job& job, const JobRows& rows, int64_t 
     auto* u = me.own->u.as<float>();
     me.kernels->project_tokens(job.input, tokens, 0, count, rank_panels, job.a_scales.data(),
                                job.rank_rows, u, job.rank_rows);
+    for (int64_t token = 0; token < count; ++token)
+      if (is_bare(rows, token)) std::fill_n(u + token * job.rank_rows, job.rank_rows, 0.0f);
     finish_ranks(me, job, tokens, u, 0, count);
   }
   cpu::PanelWork work = panel_work(job, tokens);

@@ -28,7 +28,8 @@ struct JobRows {
   float eps = 0;
   float* y2 = nullptr;  // [m, y2_stride], for parts whose outputs stand apart
   int64_t y2_stride = 0;
-  bool compensated = true;  // false: as if the job's modules had no compensators
+  bool compensated = true;        // false: as if the job's modules had no compensators
+  const uint8_t* bare = nullptr;  // [m], 1: no compensators for this row; null: for none
 };
 
 // Up to this many tokens each thread quantizes all of them for itself, which saves a barrier.
