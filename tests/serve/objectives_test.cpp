@@ -42,9 +42,9 @@ TEST(Objectives, APromptThatWouldBeLateGets429AndWhenToComeBack) {
   EXPECT_EQ(server.ask("POST", "/v1/completions", kBody).status, 200) << "no objective";
 }
 
-// Before tokenization and without waiting for a step: the fastest of some, on machines that are
-// busy.
-TEST(Objectives, SayingNoTakesLessThanTenMilliseconds) {
+// Before tokenization and without waiting for a step: the fastest of some takes less than half of
+// one, on slow and busy machines, too. bench/load measures how fast it really is.
+TEST(Objectives, SayingNoWaitsForNoStep) {
   Slow slow;
   slow.costs.prefill_token = 0.2;
   TestServiceOptions options = slow.options(0.1);
@@ -59,7 +59,7 @@ TEST(Objectives, SayingNoTakesLessThanTenMilliseconds) {
     EXPECT_EQ(server.post("/v1/completions", body).status, 429);
     best = std::min(best, std::chrono::steady_clock::now() - start);
   }
-  EXPECT_LT(best, std::chrono::milliseconds(10));
+  EXPECT_LT(best, options.step / 2);
 }
 
 TEST(Objectives, TheServersObjectiveAppliesWhereTheRequestBringsNone) {
