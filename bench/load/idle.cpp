@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "bench/load/sockets.h"
+#include "sockets.h"
 
 namespace spear::load {
 namespace {

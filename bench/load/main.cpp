@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "bench/load/sockets.h"
+#include "sockets.h"
 
 namespace {
 

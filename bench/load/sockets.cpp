@@ -1,4 +1,4 @@
-#include "bench/load/sockets.h"
+#include "sockets.h"
 
 #include <algorithm>
 #include <cerrno>
