@@ -103,4 +103,8 @@ Result<SortedJson> parse_sorted_json(std::string_view text, std::string_view sou
   return parse_checked<SortedJson>(text, source, max_depth, text.size());
 }
 
+std::string one_line(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
 }  // namespace spear

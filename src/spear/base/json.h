@@ -20,4 +20,7 @@ Result<Json> parse_json(std::string_view text, std::string_view source, int max_
 Result<SortedJson> parse_sorted_json(std::string_view text, std::string_view source,
                                      int max_depth = 64);
 
+// The text without a line break; bytes that are no UTF-8 become U+FFFD.
+std::string one_line(const Json& json);
+
 }  // namespace spear

@@ -120,8 +120,7 @@ std::vector<Json> bench_rows(const std::vector<BenchRuns>& all, const Json& abou
 
 std::string bench_lines(const std::vector<Json>& rows) {
   std::string out;
-  for (const Json& row : rows)
-    out += row.dump(-1, ' ', false, Json::error_handler_t::replace) + '\n';
+  for (const Json& row : rows) out += one_line(row) + '\n';
   return out;
 }
 

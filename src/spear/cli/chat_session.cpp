@@ -33,13 +33,9 @@ std::optional<ChatTemplate> read_template(const OpenedModel& model) {
   return std::move(*parsed);
 }
 
-std::string text_of(const Tokenizer& tokenizer, int32_t id) {
-  return tokenizer.is_id(id) ? tokenizer.decode({&id, 1}) : std::string();
-}
-
 DecoderModelOptions cache_options(const ModelConfig& config, const ChatOptions& options,
                                   int64_t context) {
-  const int64_t pages = (context + KvCache::kPageSize - 1) / KvCache::kPageSize;
+  const int64_t pages = KvCache::pages_for(context);
   const auto bytes = pages * static_cast<int64_t>(KvCache::page_bytes(config, options.kv_type));
   value_or_throw(require_memory(
       fmt::format("a cache for {} tokens of {}", context, kv_type_name(options.kv_type)), bytes,
@@ -106,7 +102,7 @@ std::vector<int32_t> ChatSession::prompt_ids() const {
   if (!system_.empty()) messages.push_back({"system", system_});
   messages.insert(messages.end(), messages_.begin(), messages_.end());
   const std::string prompt = value_or_throw(template_->render(
-      messages, text_of(tokenizer, tokenizer.bos_id()), text_of(tokenizer, tokenizer.eos_id())));
+      messages, tokenizer.text_of(tokenizer.bos_id()), tokenizer.text_of(tokenizer.eos_id())));
   return tokenizer.encode(prompt, {.add_special = false, .parse_special = true});
 }
 

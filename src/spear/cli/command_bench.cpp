@@ -199,9 +199,7 @@ void declare_options(CLI::App& app, BenchSettings& s) {
   app.add_option("--repeats", s.repeats, "Rounds; medians and both ends are printed")
       ->check(CLI::Range(1, 1000))
       ->type_name("N");
-  app.add_option("--kv", s.kv, "Type of keys and values: f16, int8, f32; auto: f16 where it runs")
-      ->check(CLI::IsMember({"auto", "f32", "f16", "int8"}))
-      ->type_name("TYPE");
+  add_kv_option(app, s.kv);
   app.add_flag("--no-ec", s.no_ec,
                "Run the model without its compensators too, in turns, and print what they cost");
   app.add_option("--layout", s.layout,

@@ -301,9 +301,7 @@ void declare_options(CLI::App& app, ChatSettings& s) {
                  "Tokens of conversation to keep, at most the model's own limit")
       ->type_name("N");
   s.machine.path = "auto";
-  app.add_option("--kv", s.kv, "Type of keys and values: f16, int8, f32; auto: f16 where it runs")
-      ->type_name("TYPE")
-      ->check(CLI::IsMember({"auto", "f32", "f16", "int8"}));
+  add_kv_option(app, s.kv);
   app.add_option("--draft", s.options.max_draft,
                  "Guess up to N tokens a step by what followed the same words before; 0: none")
       ->type_name("N");

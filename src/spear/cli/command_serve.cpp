@@ -163,7 +163,7 @@ class Serving {
         settings_.cache_tokens > 0
             ? settings_.cache_tokens
             : std::max(context, std::min(context, kTypical) * settings_.engine.max_running);
-    return (wanted + KvCache::kPageSize - 1) / KvCache::kPageSize;
+    return KvCache::pages_for(wanted);
   }
 
   [[nodiscard]] std::string address() const {
@@ -291,9 +291,7 @@ void declare_options(CLI::App& app, ServeSettings& s) {
       ->type_name("N");
   app.add_option("--cache-tokens", s.cache_tokens, "Tokens that the cache of keys and values holds")
       ->type_name("N");
-  app.add_option("--kv", s.kv_type, "How the cache keeps them")
-      ->type_name("TYPE")
-      ->check(CLI::IsMember({"auto", "f32", "f16", "int8"}));
+  add_kv_option(app, s.kv_type);
   app.add_option("--step-tokens", s.engine.token_budget, "Rows of one step")->type_name("N");
   app.add_option("--draft", s.engine.max_draft, "Tokens guessed from the prompt; 0: none")
       ->type_name("N");

@@ -57,6 +57,12 @@ void add_machine_options(CLI::App& app, MachineSettings& settings, Paths paths) 
         ->check(CLI::IsMember({"ref"}));
 }
 
+void add_kv_option(CLI::App& app, std::string& kv) {
+  app.add_option("--kv", kv, "Type of keys and values: f16, int8, f32; auto: f16 where it runs")
+      ->type_name("TYPE")
+      ->check(CLI::IsMember({"auto", "f32", "f16", "int8"}));
+}
+
 DType kv_type_named(const std::string& name, const Backend& backend) {
   if (name == "auto") return backend.supports_kv(DType::kF16) ? DType::kF16 : DType::kF32;
   return name == "int8" ? DType::kI8 : name == "f16" ? DType::kF16 : DType::kF32;

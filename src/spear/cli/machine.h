@@ -34,6 +34,8 @@ struct Machine {
   std::unique_ptr<Backend> backend;
 };
 
+// Adds --kv: the type of the cache's keys and values.
+void add_kv_option(CLI::App& app, std::string& kv);
 // The element type that --kv names: "f32", "f16", "int8"; "auto" is F16 where the backend keeps
 // that, else F32.
 DType kv_type_named(const std::string& name, const Backend& backend);

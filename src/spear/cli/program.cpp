@@ -32,7 +32,7 @@ int report_error(const Error& error, bool json, bool color) {
                         {{"code", static_cast<int>(error.code)},
                          {"name", exit_code_name(error.code)},
                          {"message", error.message}}}};
-    fmt::print(stderr, "{}\n", body.dump(-1, ' ', false, Json::error_handler_t::replace));
+    fmt::print(stderr, "{}\n", one_line(body));
   } else {
     fmt::print(stderr, "spear: {}error:{} {}\n", color ? "\033[1;31m" : "", color ? "\033[0m" : "",
                error.message);

@@ -60,7 +60,7 @@ ModelFacts served_facts(const OpenedModel& model, const std::string& name) {
   facts.fingerprint = fingerprint(model, facts.created);
   facts.chat_template = model.chat_template;
   if (model.file != nullptr) facts.certificate = model.file->texts.certificate;
-  facts.facts = facts_of(model).dump(-1, ' ', false, Json::error_handler_t::replace);
+  facts.facts = one_line(facts_of(model));
   return facts;
 }
 

@@ -341,17 +341,10 @@ void Engine::Loop::fork_siblings(Answer& first) {
 
 void Engine::Loop::end(Answer& answer, size_t tokens, Finish finish) {
   scheduler_.remove(answer.sequence);
-  note_end(now());
+  places_.ended(now());
   publish();  // whoever hears of the end finds its tokens counted
   delivery_.finish(answer, tokens, std::move(finish), now());
   some_ended_ = true;
-}
-
-void Engine::Loop::note_end(double now) {
-  constexpr double kRate = 0.05, kMost = 60;
-  const double since = std::min(now - last_end_, kMost);
-  place_seconds_ += (place_seconds_ == 0 ? 1 : kRate) * (since - place_seconds_);
-  last_end_ = now;
 }
 
 void Engine::Loop::sweep() {
@@ -388,7 +381,7 @@ void Engine::Loop::publish() {
   stats.ttft_objective = options_.ttft_objective;
   stats.itl_objective = options_.itl_objective;
   mailbox_.publish(stats);
-  if (options_.costs != nullptr) mailbox_.publish(forecast(scheduler_, costs_, place_seconds_));
+  if (options_.costs != nullptr) mailbox_.publish(forecast(scheduler_, costs_, places_.seconds()));
 }
 
 }  // namespace spear

@@ -13,6 +13,7 @@
 #include "spear/engine/delivery.h"
 #include "spear/engine/engine.h"
 #include "spear/engine/mailbox.h"
+#include "spear/scheduler/forecast.h"
 #include "spear/scheduler/scheduler.h"
 
 namespace spear {
@@ -49,7 +50,6 @@ class Engine::Loop {
   void fork_siblings(Answer& first);
   void end(Answer& answer, size_t tokens, Finish finish);
   void sweep();
-  void note_end(double now);
   void check_objectives() const;
   void fail_all(const std::string& message);
   void publish();
@@ -71,7 +71,7 @@ class Engine::Loop {
   std::atomic<bool> failed_ = false;
   std::atomic<uint64_t> submitted_ = 0;
   bool some_ended_ = false;
-  double last_end_ = 0, place_seconds_ = 0;  // between two ends of answers, lately
+  PlacePace places_;
   // Of the step under way.
   std::vector<int32_t> tokens_, logit_rows_;
   std::vector<AttentionSequence> sequences_;

@@ -34,7 +34,7 @@ int64_t shared_prefix(const Group& group) {
 }
 
 int64_t rounded_to_pages(int64_t tokens) {
-  return (tokens + KvCache::kPageSize - 1) / KvCache::kPageSize * KvCache::kPageSize;
+  return KvCache::pages_for(tokens) * KvCache::kPageSize;
 }
 
 }  // namespace

@@ -14,10 +14,6 @@ int64_t page_rows(int64_t kv_heads) {
   return KvCache::kPageSize * kv_heads;
 }
 
-int64_t pages_for(int64_t tokens) {
-  return (tokens + KvCache::kPageSize - 1) / KvCache::kPageSize;
-}
-
 }  // namespace
 
 const char* kv_type_name(DType type) {

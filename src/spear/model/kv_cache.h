@@ -27,6 +27,8 @@ class KvCache {
   // AttentionSequence itself, and the functions on sequences below may not be called. Throws
   // Failure where the backend has no such cache.
   static KvCache bare_pages(Backend& backend, const ModelConfig& config, int64_t pages, DType type);
+  // Pages that so many tokens of one sequence fill or begin.
+  static int64_t pages_for(int64_t tokens) { return (tokens + kPageSize - 1) / kPageSize; }
   // Bytes of one page over all layers: what a memory budget is divided by.
   static size_t page_bytes(const ModelConfig& config, DType type);
 

@@ -35,6 +35,13 @@ bool decodes_in_time(const StepCostModel& costs, const StepShape& steady, double
   return costs.headroom() * costs.seconds(steady) <= kDecodeShare * interval;
 }
 
+void PlacePace::ended(double now) {
+  constexpr double kRate = 0.05, kMost = 60;
+  const double since = std::min(now - last_, kMost);
+  seconds_ += (seconds_ == 0 ? 1 : kRate) * (since - seconds_);
+  last_ = now;
+}
+
 LoadForecast forecast(const Scheduler& scheduler, const StepCostModel& costs,
                       double place_seconds) {
   LoadForecast load{.place_seconds = place_seconds};

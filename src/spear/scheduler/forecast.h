@@ -31,6 +31,17 @@ struct LoadForecast {
   int32_t free_places = 0;   // answers that may start
 };
 
+// Counts the ends of answers for `place_seconds`: an exponential mean, of which a pause is at most
+// one minute.
+class PlacePace {
+ public:
+  void ended(double now);
+  [[nodiscard]] double seconds() const { return seconds_; }
+
+ private:
+  double last_ = 0, seconds_ = 0;
+};
+
 // `place_seconds` as above, from whoever counts the ends.
 LoadForecast forecast(const Scheduler& scheduler, const StepCostModel& costs, double place_seconds);
 

@@ -104,7 +104,7 @@ class Simulator {
       ++ahead;
     }
     outcome.predicted_ttft = now_ - s.arrival +
-                             seconds_to_first_token(forecast(scheduler_, costs_, place_seconds_),
+                             seconds_to_first_token(forecast(scheduler_, costs_, places_.seconds()),
                                                     rows, ahead, s.prompt_tokens);
     return !options_.admission || s.ttft_deadline == kNoDeadline ||
            s.arrival + outcome.predicted_ttft <= s.ttft_deadline;
@@ -149,16 +149,12 @@ class Simulator {
   }
 
   void end(Sequence& s) {
-    constexpr double kRate = 0.05;
     SimulatedOutcome& outcome = outcome_of(s);
     outcome.finished = now_;
     outcome.preemptions = s.preemptions;
     scheduler_.remove(s);
     spare_.emplace_back(&s);
-    const double since = std::min(now_ - last_end_, 60.0);
-    place_seconds_ += (ends_ == 0 ? 1 : kRate) * (since - place_seconds_);
-    last_end_ = now_;
-    ++ends_;
+    places_.ended(now_);
   }
 
   std::span<const SimulatedRequest> requests_;
@@ -171,8 +167,8 @@ class Simulator {
   Simulation run_;
   std::vector<std::unique_ptr<Sequence>> spare_;
   size_t next_ = 0;
-  double now_ = 0, last_end_ = 0, place_seconds_ = 0;
-  int64_t ends_ = 0;
+  double now_ = 0;
+  PlacePace places_;
 };
 
 double rank_of(std::vector<double>& values, double share) {

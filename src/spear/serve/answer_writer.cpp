@@ -6,13 +6,6 @@
 #include "spear/base/json.h"
 
 namespace spear {
-namespace {
-
-std::string one_line(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
-}  // namespace
 
 void append_event(std::string& out, std::string_view json) {
   out += "data: ";

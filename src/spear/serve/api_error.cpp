@@ -57,7 +57,7 @@ std::string error_body(const ApiError& error) {
                        {"type", type_of(error.status)},
                        {"param", text_or_null(error.param)},
                        {"code", text_or_null(error.code)}}}};
-  return body.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return one_line(body);
 }
 
 HttpReply error_reply(const ApiError& error) {

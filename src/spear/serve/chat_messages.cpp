@@ -189,7 +189,7 @@ ApiResult<ToolFields> read_tools(const Json& body, const ServeLimits& limits, Js
       return refuse_field("tool_choice", "only allowed with tools");
     return result;
   }
-  if (list->dump(-1, ' ', false, Json::error_handler_t::replace).size() > limits.tool_bytes)
+  if (one_line(*list).size() > limits.tool_bytes)
     return refuse_field("tools", fmt::format("at most {} bytes expected", limits.tool_bytes));
   for (size_t i = 0; i < list->size(); ++i)
     if (const ApiResult<void> good = check_tool((*list)[i], i, result.names); !good)

@@ -47,8 +47,8 @@ Json template_variables(const Json& body, const Json& messages, const Json& tool
   if (!tools.is_null()) variables["tools"] = tools;
   variables["add_generation_prompt"] =
       body.value("add_generation_prompt", Json(true)) != Json(false);
-  variables["bos_token"] = model.special_text(model.tokenizer().bos_id());
-  variables["eos_token"] = model.special_text(model.tokenizer().eos_id());
+  variables["bos_token"] = model.tokenizer().text_of(model.tokenizer().bos_id());
+  variables["eos_token"] = model.tokenizer().text_of(model.tokenizer().eos_id());
   return variables;
 }
 

@@ -1,7 +1,5 @@
 #include "spear/serve/completion_writer.h"
 
-#include <algorithm>
-
 #include "spear/base/json.h"
 
 namespace spear {
@@ -78,7 +76,7 @@ Json CompletionWriter::prompt_logprobs_json(size_t prompt) const {
     }
     Json entry = Json::object();
     const auto put = [&](const TokenLogprob& of, Json rank) {
-      entry[std::to_string(of.token)] = {{"logprob", std::max(of.logprob, -9999.0F)},
+      entry[std::to_string(of.token)] = {{"logprob", finite_logprob(of.logprob)},
                                          {"rank", std::move(rank)},
                                          {"decoded_token", token_string(tokenizer_, of.token)}};
     };

@@ -35,10 +35,6 @@ Json card_of(const ModelFacts& facts, int64_t max_context) {
           {"certificate", object_or_null(facts.certificate, "certificate")}};
 }
 
-std::string one_line(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
 const Tokenizer& tokenizer_of(const Engine& engine) {
   if (engine.tokenizer() == nullptr)
     throw Failure(ErrorCode::kUsage, "a model without a tokenizer cannot be served");
@@ -80,10 +76,6 @@ ApiResult<std::vector<int32_t>> ServedModel::encode(const std::string& text, boo
   } catch (const Failure& failure) {
     return refuse_field(field, failure.error().message);
   }
-}
-
-std::string ServedModel::special_text(int32_t id) const {
-  return tokenizer_.is_id(id) ? tokenizer_.decode({&id, 1}) : std::string();
 }
 
 std::string ServedModel::card() const {

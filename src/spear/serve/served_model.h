@@ -41,7 +41,6 @@ class ServedModel {
   // Of text that a client sent: refused before any work where it cannot fit.
   [[nodiscard]] ApiResult<std::vector<int32_t>> encode(const std::string& text, bool add_special,
                                                        bool parse_special, const char* field) const;
-  [[nodiscard]] std::string special_text(int32_t id) const;  // "" for -1
 
   [[nodiscard]] std::string card() const;              // of GET /v1/models/{id}
   [[nodiscard]] std::string list() const;              // of GET /v1/models

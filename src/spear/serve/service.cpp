@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <new>
@@ -51,10 +52,6 @@ Handled just(const ApiError& error) {
   return {error_reply(error), nullptr};
 }
 
-std::string one_line(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
 bool is_json(std::string_view content_type) {
   const std::string_view type = content_type.substr(0, content_type.find(';'));
   return type.empty() || type.starts_with("application/json") || type.starts_with("text/json");
@@ -63,20 +60,17 @@ bool is_json(std::string_view content_type) {
 // Percent signs of a model's name; nothing where they are wrong.
 std::optional<std::string> decoded(std::string_view text) {
   std::string out;
-  const auto digit = [](char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return -1;
-  };
   for (size_t i = 0; i < text.size(); ++i) {
     if (text[i] != '%') {
       out += text[i];
       continue;
     }
-    if (i + 2 >= text.size() || digit(text[i + 1]) < 0 || digit(text[i + 2]) < 0)
-      return std::nullopt;
-    out += static_cast<char>(digit(text[i + 1]) * 16 + digit(text[i + 2]));
+    const std::string_view digits = text.substr(i + 1, 2);
+    const char* const last = digits.data() + digits.size();
+    unsigned char byte = 0;
+    const auto [end, problem] = std::from_chars(digits.data(), last, byte, 16);
+    if (digits.size() != 2 || problem != std::errc() || end != last) return std::nullopt;
+    out += static_cast<char>(byte);
     i += 2;
   }
   return out;

@@ -11,13 +11,6 @@
 namespace spear {
 namespace {
 
-// JSON has no infinities: a banned token has the least log-probability that clients know.
-constexpr double kLeast = -9999;
-
-double finite(float logprob) {
-  return std::isfinite(logprob) ? std::max(static_cast<double>(logprob), kLeast) : kLeast;
-}
-
 int64_t characters(std::string_view bytes) {
   return std::count_if(bytes.begin(), bytes.end(),
                        [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
@@ -31,11 +24,16 @@ Json bytes_json(std::string_view bytes) {
 
 Json plain_entry(const Tokenizer& tokenizer, int32_t id, float logprob) {
   return {{"token", token_string(tokenizer, id)},
-          {"logprob", finite(logprob)},
+          {"logprob", finite_logprob(logprob)},
           {"bytes", bytes_json(token_bytes_of(tokenizer, id))}};
 }
 
 }  // namespace
+
+double finite_logprob(float logprob) {
+  constexpr double kLeast = -9999;
+  return std::isfinite(logprob) ? std::max(static_cast<double>(logprob), kLeast) : kLeast;
+}
 
 std::string token_bytes_of(const Tokenizer& tokenizer, int32_t id) {
   return tokenizer.is_id(id) ? std::string(tokenizer.token_bytes(id)) : std::string();
@@ -86,14 +84,15 @@ Json CompletionLogprobs::take() {
       continue;
     }
     const StreamEvent::Token& token = values_[i];
-    logprobs.push_back(finite(token.logprob));
+    logprobs.push_back(finite_logprob(token.logprob));
     Json top = Json::object();
     for (const TokenLogprob& other : token.top) {
       const std::string name = token_string(tokenizer_, other.token);
-      if (!top.contains(name)) top[name] = finite(other.logprob);  // the likeliest of that text
+      if (!top.contains(name))
+        top[name] = finite_logprob(other.logprob);  // the likeliest of that text
     }
     // Of the chosen token, too, as the API has it.
-    if (!top.contains(tokens_[i])) top[tokens_[i]] = finite(token.logprob);
+    if (!top.contains(tokens_[i])) top[tokens_[i]] = finite_logprob(token.logprob);
     tops.push_back(std::move(top));
   }
   tokens_.clear();

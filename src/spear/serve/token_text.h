@@ -17,6 +17,9 @@ std::string token_bytes_of(const Tokenizer& tokenizer, int32_t id);
 // The same as a JSON string must be: "bytes:\xe2\x82" where they are no whole characters.
 std::string token_string(const Tokenizer& tokenizer, int32_t id);
 
+// JSON has no infinities: a banned token has the least log-probability that clients know, -9999.
+double finite_logprob(float logprob);
+
 // The log-probabilities of chat: {"token", "logprob", "bytes", "top_logprobs"}.
 Json chat_logprob(const Tokenizer& tokenizer, const StreamEvent::Token& token);
 

@@ -12,7 +12,7 @@ namespace spear {
 namespace {
 
 HttpReply reply_of(const Json& json) {
-  return {.body = json.dump(-1, ' ', false, Json::error_handler_t::replace)};
+  return {.body = one_line(json)};
 }
 
 struct TextFields {

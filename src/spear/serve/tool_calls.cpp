@@ -35,7 +35,7 @@ bool ToolCallParser::take_call(std::string_view json) {
     return false;
   const auto text = name->get<std::string>();
   if (std::find(names_.begin(), names_.end(), text) == names_.end()) return false;
-  calls_.push_back({text, arguments->dump(-1, ' ', false, Json::error_handler_t::replace)});
+  calls_.push_back({text, one_line(*arguments)});
   return true;
 }
 

@@ -44,6 +44,10 @@ class Tokenizer {
   // The bytes the ids stand for; may be invalid UTF-8. Throws Failure(kUsage) for an id out of
   // range.
   [[nodiscard]] std::string decode(std::span<const int32_t> ids, bool skip_special = false) const;
+  // The text of one id, as chat templates want that of special tokens; empty for what is no id.
+  [[nodiscard]] std::string text_of(int32_t id) const {
+    return is_id(id) ? decode({&id, 1}) : std::string();
+  }
 
   [[nodiscard]] int32_t vocab_size() const;
   [[nodiscard]] bool is_id(int64_t id) const { return id >= 0 && id < vocab_size(); }
